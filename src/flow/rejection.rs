@@ -1,0 +1,84 @@
+//! Our refusals: a closed list of codes, each with its status and title in one place.
+use http::{HeaderName, HeaderValue};
+
+macro_rules! codes {
+    ($($name:ident = $status:literal $word:literal $title:literal;)+) => {
+        /// Why a request was refused. `docs/errors.md` explains each; a test holds the two together.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($name),+ }
+
+        impl Code {
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The HTTP status of the answer.
+            #[must_use]
+            pub const fn status(self) -> u16 { match self { $(Self::$name => $status),+ } }
+
+            /// The stable word that programs match on.
+            #[must_use]
+            pub const fn word(self) -> &'static str { match self { $(Self::$name => $word),+ } }
+
+            /// The short sentence for people; the same for every occurrence (RFC 9457 section 3.1.3).
+            #[must_use]
+            pub const fn title(self) -> &'static str { match self { $(Self::$name => $title),+ } }
+        }
+    };
+}
+
+codes! {
+    RequestMalformed = 400 "request_malformed" "The request is malformed";
+    CredentialRequired = 401 "credential_required" "A credential is required";
+    CredentialInvalid = 401 "credential_invalid" "The credential was not accepted";
+    RouteUnknown = 404 "route_unknown" "No route matches this request";
+    MethodNotAllowed = 405 "method_not_allowed" "This route does not allow the method";
+    RequestTimeout = 408 "request_timeout" "The request took too long to arrive";
+    BodyTooLarge = 413 "body_too_large" "The request body is too large";
+    UriTooLong = 414 "uri_too_long" "The request target is too long";
+    ExpectationFailed = 417 "expectation_failed" "The expectation cannot be met";
+    RateLimited = 429 "rate_limited" "The rate limit is exceeded";
+    ConcurrencyLimited = 429 "concurrency_limited" "Too many requests at the same time";
+    HeadersTooLarge = 431 "headers_too_large" "The request headers are too large";
+    InternalError = 500 "internal_error" "The gateway failed";
+    UpstreamFailed = 502 "upstream_failed" "The upstream failed";
+    UpstreamUnavailable = 503 "upstream_unavailable" "No healthy endpoint is available";
+    Overloaded = 503 "overloaded" "The gateway is overloaded";
+    VersionNotSupported = 505 "version_not_supported" "This HTTP version is not supported";
+    UpstreamTimeout = 504 "upstream_timeout" "The upstream did not answer in time";
+}
+
+/// A refusal by value. `proxy/reply.rs` is the one place that writes it.
+#[derive(Debug)]
+pub struct Rejection {
+    pub code: Code,
+    /// Said to the client; never names a secret, an address or which of several checks failed.
+    pub detail: Option<String>,
+    /// Said to the log only.
+    pub cause: Option<String>,
+    /// Extra answer headers: `WWW-Authenticate`, `Retry-After`, `Allow`, the limits.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Rejection {
+    #[must_use]
+    pub const fn new(code: Code) -> Self {
+        Self { code, detail: None, cause: None, headers: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    #[must_use]
+    pub fn cause(mut self, cause: impl ToString) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}

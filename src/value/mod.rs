@@ -1,0 +1,7 @@
+//! Small validated words: parsed once, when the configuration is compiled, and no strings later.
+pub mod cidr;
+pub mod duration;
+pub mod host;
+pub mod path;
+pub mod secret;
+pub mod size;
