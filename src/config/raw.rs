@@ -1,0 +1,189 @@
+//! The configuration as written: serde and nothing else. Every word stays a string here; compiling
+//! parses it. Structs of `Option`s, because those give serde_yaml the exact path and line.
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+
+/// A scalar kept as it was written: `10`, `10MiB` and `"10"` are all fine where a word is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Word(pub String);
+
+/// `consumer`, or a map of one key such as `{header: X-Tenant}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Word(String),
+    Pair(String, String),
+}
+
+pub type Map<T> = BTreeMap<String, T>;
+
+macro_rules! raw {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, Default, Deserialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $name { $($(#[$field_doc])* pub $field: Option<$type>),* }
+        )+
+    };
+}
+
+raw! {
+    /// The whole file.
+    Config {
+        version: u64,
+        server: Server,
+        listeners: Vec<Listener>,
+        admin: Admin,
+        telemetry: Telemetry,
+        upstreams: Map<Upstream>,
+        authenticators: Map<Authenticator>,
+        plans: Map<Plan>,
+        consumers: Map<Consumer>,
+        routes: Vec<Route>,
+    }
+    Server {
+        workers: u64,
+        grace_period: Word,
+        trusted_proxies: Vec<Word>,
+        merge_slashes: bool,
+        limits: Limits,
+    }
+    Limits {
+        request_headers: u64,
+        request_header_size: Word,
+        request_uri: Word,
+        request_body: Word,
+        header_timeout: Word,
+        body_timeout: Word,
+        keepalive_timeout: Word,
+        keepalive_requests: u64,
+        auth_failures: u64,
+    }
+    Listener { name: Word, address: Word, h2c: bool }
+    Admin { address: Word, tokens: Vec<Token> }
+    Token { id: Word, hash: Word, role: Word }
+    Telemetry { access_log: AccessLog, metrics: Metrics }
+    AccessLog { path: Word, format: Word }
+    Metrics { consumers: u64 }
+
+    Upstream {
+        endpoints: Vec<Endpoint>,
+        balance: Word,
+        hash_on: Choice,
+        protocol: Word,
+        timeouts: Timeouts,
+        retry: Retry,
+        health: Health,
+        outlier: Outlier,
+        keepalive: u64,
+        tls: Tls,
+    }
+    Endpoint { url: Word, weight: u64 }
+    Timeouts { connect: Word, read: Word, write: Word, idle: Word, total: Word }
+    Retry { attempts: u64, on: Vec<Word>, budget: u64 }
+    Health { path: Word, interval: Word, timeout: Word, healthy_after: u64, unhealthy_after: u64 }
+    Outlier { failures: u64, within: Word, eject: Word, at_most: u64 }
+    Tls { server_name: Word, ca: Word, cert: Word, key: Word, verify: bool }
+
+    /// Exactly one of the methods.
+    Authenticator { api_key: ApiKey, basic: Basic }
+    ApiKey { header: Word, bearer: bool, query: Word }
+    Basic { realm: Word }
+
+    Plan { rate_limits: Vec<RateLimit>, concurrency: u64 }
+    RateLimit { requests: u64, per: Word, burst: u64, by: Choice }
+    Consumer {
+        plan: Word,
+        groups: Vec<Word>,
+        api_keys: Vec<Key>,
+        basic: Vec<Password>,
+    }
+    Key { id: Word, hash: Word, expires: Word, scopes: Vec<Word> }
+    Password { username: Word, password_hash: Word }
+
+    Route {
+        id: Word,
+        r#match: Match,
+        priority: i64,
+        public: bool,
+        auth: Vec<Word>,
+        pass_credentials: bool,
+        /// Percent-encoded bytes that this route lets into a path: `slash`, `nul`.
+        allow_encoded: Vec<Word>,
+        body_limit: Word,
+        rate_limits: Vec<RateLimit>,
+        concurrency: Concurrency,
+        upstream: Word,
+        split: Vec<Share>,
+        redirect: Redirect,
+        respond: Respond,
+    }
+    Match {
+        hosts: Vec<Word>,
+        paths: Vec<Word>,
+        methods: Vec<Word>,
+        headers: Map<Word>,
+        query: Map<Word>,
+    }
+    Concurrency { requests: u64, by: Choice }
+    Share { upstream: Word, weight: u64 }
+    Redirect { to: Word, status: u64 }
+    Respond { status: u64, body: Word, content_type: Word }
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scalar;
+        impl Visitor<'_> for Scalar {
+            type Value = Word;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a word")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
+                Ok(Word(text.to_owned()))
+            }
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Word, E> {
+                Ok(Word(value.to_string()))
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Word, E> {
+                Ok(Word(value.to_string()))
+            }
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Word, E> {
+                Ok(Word(value.to_string()))
+            }
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Word, E> {
+                Ok(Word(value.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Scalar)
+    }
+}
+
+impl<'de> Deserialize<'de> for Choice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrPair;
+        impl<'de> Visitor<'de> for WordOrPair {
+            type Value = Choice;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a word, or a map of one key such as {header: X-Tenant}")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Choice, E> {
+                Ok(Choice::Word(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Choice, A::Error> {
+                let Some((key, Word(value))) = map.next_entry::<String, Word>()? else {
+                    return Err(de::Error::invalid_length(0, &self));
+                };
+                if map.next_entry::<String, Word>()?.is_some() {
+                    return Err(de::Error::invalid_length(2, &self));
+                }
+                Ok(Choice::Pair(key, value))
+            }
+        }
+        deserializer.deserialize_any(WordOrPair)
+    }
+}
