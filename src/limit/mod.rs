@@ -1,1 +1,17 @@
-//! (to come)
+//! How much? Exact rate limits by consumer, credential, address, route or header, the number of
+//! requests at the same time, and the guard against addresses that guess credentials.
+//! It decides and counts; it neither knows routes nor writes answers (see `policy`, `proxy`).
+
+pub mod concurrency;
+pub mod flood;
+pub mod gcra;
+pub mod headers;
+pub mod key;
+mod shard;
+pub mod state;
+pub mod table;
+
+pub use gcra::Rate;
+pub use key::{Key, LimitId, Subject};
+pub use state::{Charge, State, States};
+pub use table::Table;
