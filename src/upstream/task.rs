@@ -1,0 +1,41 @@
+//! The background work of one upstream: checks and names. It ends with its guard, so that a new
+//! snapshot brings its own.
+use std::sync::Arc;
+
+use tokio::{
+    runtime::Handle,
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{Upstream, discover, health};
+
+/// Stops the work when dropped.
+#[derive(Debug)]
+#[must_use = "the work ends at once without it"]
+pub struct TaskGuard(AbortHandle);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts resolving and checking, both at once.
+pub fn spawn(upstream: &Upstream, handle: &Handle) -> TaskGuard {
+    let name = Arc::clone(&upstream.spec().name);
+    let endpoints = Arc::clone(upstream.endpoints());
+    let health = upstream.spec().health.clone();
+    let work = async move {
+        // Dropped with this task, and its members with it.
+        let mut members = JoinSet::new();
+        if let Some(rule) = health {
+            for endpoint in endpoints.iter() {
+                let endpoint = Arc::clone(endpoint);
+                members.spawn(health::watch(Arc::clone(&name), endpoint, rule.clone()));
+            }
+        }
+        members.spawn(discover::watch(endpoints));
+        while members.join_next().await.is_some() {}
+    };
+    TaskGuard(handle.spawn(work).abort_handle())
+}
