@@ -1,1 +1,4 @@
-//! (to come)
+//! What the process says about itself: metrics for Prometheus and the access log. Both only count
+//! and write down; neither decides anything.
+pub mod access_log;
+pub mod metrics;

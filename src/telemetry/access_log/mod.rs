@@ -1,0 +1,119 @@
+//! The access log: one JSON line a request, written by a thread of its own. A request formats its
+//! line (about a microsecond) and copies it under a short lock; it never waits for the disk. What
+//! the disk cannot take is dropped and counted.
+mod buffer;
+mod json;
+mod record;
+mod sink;
+
+use std::{
+    cell::RefCell,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use prometheus::IntCounter;
+
+use self::{buffer::Buffer, record::Clock};
+pub use self::{record::Record, sink::Destination};
+
+/// One for the life of the process, across snapshots. To be made after a fork, since threads do not
+/// survive one.
+pub struct AccessLog {
+    buffer: Arc<Buffer>,
+    destination: Mutex<Destination>,
+    is_on: AtomicBool,
+}
+
+struct Scratch {
+    line: Vec<u8>,
+    clock: Clock,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> =
+        const { RefCell::new(Scratch { line: Vec::new(), clock: Clock::new() }) };
+}
+
+impl AccessLog {
+    /// Opens the destination and starts the writer. `dropped` counts the lines lost.
+    ///
+    /// # Errors
+    /// The destination cannot be opened, or the thread cannot be started.
+    pub fn new(destination: Destination, dropped: IntCounter) -> io::Result<Self> {
+        let sink = destination.open()?;
+        let buffer = Arc::new(Buffer::new(dropped));
+        let drained = Arc::clone(&buffer);
+        thread::Builder::new().name("access-log".into()).spawn(move || drained.drain(sink))?;
+        let is_on = AtomicBool::new(destination != Destination::Off);
+        Ok(Self { buffer, destination: Mutex::new(destination), is_on })
+    }
+
+    /// Whether `write` does anything: what a record costs to gather can be spared otherwise.
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Relaxed)
+    }
+
+    /// Logs one request. Makes no system call and waits for nothing but other requests' copies.
+    pub fn write(&self, record: &Record<'_>) {
+        if !self.is_on() {
+            return;
+        }
+        SCRATCH.with_borrow_mut(|Scratch { line, clock }| {
+            line.clear();
+            record.write(clock, line);
+            self.buffer.push(line);
+        });
+    }
+
+    /// From the next batch on, lines go there.
+    ///
+    /// # Errors
+    /// It cannot be opened; lines go on to where they went.
+    pub fn set_destination(&self, destination: Destination) -> io::Result<()> {
+        let mut current = self.destination.lock();
+        if *current != destination {
+            self.buffer.switch(destination.open()?);
+            self.is_on.store(destination != Destination::Off, Relaxed);
+            *current = destination;
+        }
+        Ok(())
+    }
+
+    /// Opens the destination anew, after it was renamed. Lines that wait go to the new file.
+    ///
+    /// # Errors
+    /// It cannot be opened; lines go on to the renamed one.
+    pub fn reopen(&self) -> io::Result<()> {
+        let current = self.destination.lock();
+        self.buffer.switch(current.open()?);
+        Ok(())
+    }
+
+    /// Waits until the lines so far are written. False: they were not within `patience`.
+    pub fn flush(&self, patience: Duration) -> bool {
+        self.buffer.flush(patience)
+    }
+
+    /// Writes what is left and ends the writer; lines that come later are dropped. False: a disk
+    /// that stands still kept some beyond `patience`.
+    pub fn close(&self, patience: Duration) -> bool {
+        self.buffer.close();
+        self.buffer.flush(patience)
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.buffer.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

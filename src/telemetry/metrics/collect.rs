@@ -1,0 +1,316 @@
+//! From our own cells to the families that the `prometheus` crate renders. Runs once a scrape.
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use prometheus::{
+    core::{Collector, Desc},
+    proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use super::{
+    handles::{
+        AuthMetrics, ConsumerMetrics, EndpointMetrics, LimitMetrics, RouteMetrics, UpstreamMetrics,
+    },
+    histogram::Histogram,
+    keep::Keep,
+    process,
+    status::Method,
+};
+use crate::flow::rejection::Code;
+
+/// Everything that is counted by an own cell.
+pub struct Cells {
+    pub routes: Keep<Arc<str>, RouteMetrics>,
+    pub consumers: Keep<Arc<str>, ConsumerMetrics>,
+    pub upstreams: Keep<Arc<str>, UpstreamMetrics>,
+    /// By upstream and endpoint.
+    pub endpoints: Keep<(Arc<str>, Arc<str>), EndpointMetrics>,
+    pub authenticators: Keep<Arc<str>, AuthMetrics>,
+    pub limits: Keep<Arc<str>, LimitMetrics>,
+    pub rejections: [AtomicU64; Code::ALL.len()],
+    pub limit_keys: AtomicU64,
+    pub limit_evicted: AtomicU64,
+    pub process: process::Files,
+}
+
+/// Name, what it means, and its labels.
+pub struct Family(pub &'static str, pub &'static str, pub &'static [&'static str]);
+
+const REQUESTS: Family = Family(
+    "tollgate_http_requests_total",
+    "Requests that ended, by route, method and status.",
+    &["route", "method", "status"],
+);
+const DURATION: Family = Family(
+    "tollgate_http_request_duration_seconds",
+    "From the end of the request headers to the end of the response.",
+    &["route"],
+);
+const OVERHEAD: Family = Family(
+    "tollgate_overhead_seconds",
+    "The gateway's own share of a request's duration.",
+    &["route"],
+);
+const CONSUMER_REQUESTS: Family = Family(
+    "tollgate_consumer_requests_total",
+    "Requests that ended, by consumer and status.",
+    &["consumer", "status"],
+);
+const UPSTREAM_DURATION: Family = Family(
+    "tollgate_upstream_duration_seconds",
+    "From the choice of an endpoint to the end of its answer.",
+    &["upstream"],
+);
+const UPSTREAM_RETRIES: Family = Family(
+    "tollgate_upstream_retries_total",
+    "Attempts after the first, by upstream.",
+    &["upstream"],
+);
+const ENDPOINT_UP: Family = Family(
+    "tollgate_upstream_endpoint_up",
+    "1 if the endpoint gets requests, 0 if it is unhealthy or ejected.",
+    &["upstream", "endpoint"],
+);
+const AUTH: Family = Family(
+    "tollgate_auth_total",
+    "Attempts to authenticate, by authenticator and how they ended.",
+    &["authenticator", "result", "reason"],
+);
+const LIMIT: Family = Family("tollgate_limit_total", "What each limit said.", &["limit", "result"]);
+const LIMIT_KEYS: Family =
+    Family("tollgate_limit_keys", "Keys that the limits count at present.", &[]);
+const LIMIT_EVICTED: Family = Family(
+    "tollgate_limit_evicted_total",
+    "Keys that were forgotten to make room before their time.",
+    &[],
+);
+const REJECTIONS: Family =
+    Family("tollgate_rejections_total", "Requests that the gateway refused, by code.", &["code"]);
+
+const FAMILIES: [&Family; 12] = [
+    &REQUESTS,
+    &DURATION,
+    &OVERHEAD,
+    &CONSUMER_REQUESTS,
+    &UPSTREAM_DURATION,
+    &UPSTREAM_RETRIES,
+    &ENDPOINT_UP,
+    &AUTH,
+    &LIMIT,
+    &LIMIT_KEYS,
+    &LIMIT_EVICTED,
+    &REJECTIONS,
+];
+
+impl Cells {
+    pub fn new() -> Self {
+        Self {
+            routes: Keep::new(),
+            consumers: Keep::new(),
+            upstreams: Keep::new(),
+            endpoints: Keep::new(),
+            authenticators: Keep::new(),
+            limits: Keep::new(),
+            rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
+            limit_keys: AtomicU64::new(0),
+            limit_evicted: AtomicU64::new(0),
+            process: process::Files::open(),
+        }
+    }
+
+    pub fn sweep(&self) {
+        self.routes.sweep();
+        self.consumers.sweep();
+        self.upstreams.sweep();
+        self.endpoints.sweep();
+        self.authenticators.sweep();
+        self.limits.sweep();
+    }
+
+    fn routes(&self) -> [MetricFamily; 3] {
+        let (mut requests, mut durations, mut overheads) = (vec![], vec![], vec![]);
+        for (route, metrics) in self.routes.all() {
+            let duration = histogram(&DURATION, &[&route], &metrics.duration);
+            if duration.get_histogram().get_sample_count() == 0 {
+                // Of 10,000 routes most are quiet, and 30 lines each are not free.
+                continue;
+            }
+            durations.push(duration);
+            overheads.push(histogram(&OVERHEAD, &[&route], &metrics.overhead));
+            for (index, statuses) in metrics.methods.iter().enumerate() {
+                let seen = statuses.get().into_iter().flat_map(|statuses| statuses.seen());
+                requests.extend(seen.map(|(status, count)| {
+                    counter(&REQUESTS, &[&route, Method::label(index), &status], number(count))
+                }));
+            }
+        }
+        [
+            family(&REQUESTS, MetricType::COUNTER, requests),
+            family(&DURATION, MetricType::HISTOGRAM, durations),
+            family(&OVERHEAD, MetricType::HISTOGRAM, overheads),
+        ]
+    }
+
+    fn consumers(&self) -> MetricFamily {
+        let consumers = self.consumers.all();
+        let metrics = consumers.iter().flat_map(|(consumer, metrics)| {
+            let seen = metrics.statuses.get().into_iter().flat_map(|statuses| statuses.seen());
+            seen.map(|(status, count)| {
+                counter(&CONSUMER_REQUESTS, &[consumer, &status], number(count))
+            })
+        });
+        family(&CONSUMER_REQUESTS, MetricType::COUNTER, metrics.collect())
+    }
+
+    fn upstreams(&self) -> [MetricFamily; 3] {
+        let upstreams = self.upstreams.all();
+        let durations = upstreams
+            .iter()
+            .map(|(name, upstream)| histogram(&UPSTREAM_DURATION, &[name], &upstream.duration));
+        let retries = upstreams.iter().map(|(name, upstream)| {
+            counter(&UPSTREAM_RETRIES, &[name], number(upstream.retries.load(Relaxed)))
+        });
+        let ups = self.endpoints.all().into_iter().map(|((upstream, endpoint), metrics)| {
+            gauge(&ENDPOINT_UP, &[&upstream, &endpoint], metrics.is_up.load(Relaxed).into())
+        });
+        [
+            family(&UPSTREAM_DURATION, MetricType::HISTOGRAM, durations.collect()),
+            family(&UPSTREAM_RETRIES, MetricType::COUNTER, retries.collect()),
+            family(&ENDPOINT_UP, MetricType::GAUGE, ups.collect()),
+        ]
+    }
+
+    fn decisions(&self) -> [MetricFamily; 5] {
+        let mut auth = vec![];
+        for (name, metrics) in self.authenticators.all() {
+            auth.extend(metrics.counts().map(|(labels, count)| {
+                counter(&AUTH, &[&[&*name], labels].concat(), number(count))
+            }));
+        }
+        let mut limit = vec![];
+        for (name, metrics) in self.limits.all() {
+            limit.extend(metrics.counts().map(|(labels, count)| {
+                counter(&LIMIT, &[&[&*name], labels].concat(), number(count))
+            }));
+        }
+        let rejections = (Code::ALL.iter().zip(&self.rejections))
+            .map(|(code, count)| counter(&REJECTIONS, &[code.word()], number(count.load(Relaxed))));
+        let keys = gauge(&LIMIT_KEYS, &[], number(self.limit_keys.load(Relaxed)));
+        let evicted = counter(&LIMIT_EVICTED, &[], number(self.limit_evicted.load(Relaxed)));
+        [
+            family(&AUTH, MetricType::COUNTER, auth),
+            family(&LIMIT, MetricType::COUNTER, limit),
+            family(&REJECTIONS, MetricType::COUNTER, rejections.collect()),
+            family(&LIMIT_KEYS, MetricType::GAUGE, vec![keys]),
+            family(&LIMIT_EVICTED, MetricType::COUNTER, vec![evicted]),
+        ]
+    }
+
+    fn process(&self) -> Vec<MetricFamily> {
+        let values = process::FAMILIES.iter().zip(self.process.read());
+        let families = values.filter_map(|((described, kind), value)| {
+            let metric = match kind {
+                MetricType::COUNTER => counter(described, &[], value?),
+                _ => gauge(described, &[], value?),
+            };
+            Some(family(described, *kind, vec![metric]))
+        });
+        families.collect()
+    }
+}
+
+/// What the registry holds: the cells, and the descriptions that it checks for duplicates.
+pub struct Exposition {
+    cells: Arc<Cells>,
+    descriptions: Vec<Desc>,
+}
+
+impl Exposition {
+    /// # Errors
+    /// A name or a label that Prometheus does not allow: a mistake of ours that any test finds.
+    pub fn new(cells: Arc<Cells>) -> prometheus::Result<Self> {
+        let process = process::FAMILIES.iter().map(|(family, _)| family);
+        let descriptions = FAMILIES.into_iter().chain(process).map(|Family(name, help, labels)| {
+            let labels = labels.iter().map(ToString::to_string).collect();
+            Desc::new((*name).to_owned(), (*help).to_owned(), labels, HashMap::new())
+        });
+        Ok(Self { cells, descriptions: descriptions.collect::<prometheus::Result<_>>()? })
+    }
+}
+
+impl Collector for Exposition {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = self.cells.process();
+        families.extend(self.cells.routes());
+        families.push(self.cells.consumers());
+        families.extend(self.cells.upstreams());
+        families.extend(self.cells.decisions());
+        families
+    }
+}
+
+fn family(Family(name, help, _): &Family, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name((*name).to_owned());
+    family.set_help((*help).to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn metric(Family(_, _, labels): &Family, values: &[&str]) -> Metric {
+    let pairs = labels.iter().zip(values).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus numbers are floats")]
+const fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn counter(family: &Family, values: &[&str], value: f64) -> Metric {
+    let mut metric = metric(family, values);
+    let mut cell = Counter::default();
+    cell.set_value(value);
+    metric.set_counter(cell);
+    metric
+}
+
+fn gauge(family: &Family, values: &[&str], value: f64) -> Metric {
+    let mut metric = metric(family, values);
+    let mut cell = Gauge::default();
+    cell.set_value(value);
+    metric.set_gauge(cell);
+    metric
+}
+
+fn histogram(family: &Family, values: &[&str], histogram: &Histogram) -> Metric {
+    let reading = histogram.read();
+    let buckets = reading.buckets.into_iter().map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    });
+    let mut cell = prometheus::proto::Histogram::default();
+    cell.set_bucket(buckets.collect());
+    cell.set_sample_count(reading.count);
+    cell.set_sample_sum(reading.sum);
+    let mut metric = metric(family, values);
+    metric.set_histogram(cell);
+    metric
+}
