@@ -30,8 +30,7 @@ const NEVER: u64 = u64::MAX;
 ///
 /// The mutex is for correctness. With several threads inside, `Rate` lost counts around the turn of
 /// a window, subtracted a newer time from an older one, and asserted that no thread stalls for a
-/// second. It is taken only while somebody fails; once a second its holder clears 2 MiB, which
-/// takes some 100 us.
+/// second. It is taken only while somebody fails; once a second its holder clears 2 MiB.
 pub struct Flood {
     rate: Mutex<Rate>,
     last_failure: AtomicU64,
