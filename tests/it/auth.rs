@@ -199,6 +199,8 @@ fn credentials_stay_here_unless_the_route_passes_them() {
     assert_eq!(upstream.last().target, "/query?a=1&b=2");
     assert_eq!(gateway.get(&format!("/query?access={now}")).status(), 200);
     assert_eq!(upstream.last().target.trim_end_matches('?'), "/query");
+    let log = gateway.access_log(5);
+    assert!(log.iter().all(|line| !line.to_string().contains(&now)), "{log:?}");
 
     for request in sent("/passed") {
         assert_eq!(request.status(), 200);

@@ -141,7 +141,8 @@ fn counters_survive_a_reload() {
     let upstream = Upstream::saying("ok");
     let gateway = limited(&upstream);
     assert_eq!(passed(&with_key(&gateway, "/consumer", "a1"), 4), 4);
-    let more = "  - {id: new, match: {paths: [/new]}, public: true, respond: {body: new}}\n";
+    let more =
+        "  - {id: new, match: {paths: [/new]}, public: true, respond: {status: 200, body: new}}\n";
     gateway.reload_with(&format!("{LIMITED}{more}"));
     assert_eq!(gateway.get("/new").send().text(), "new");
     assert_eq!(passed(&with_key(&gateway, "/consumer", "a1"), 4), 1);
@@ -152,7 +153,7 @@ fn a_window_that_has_passed_lets_through_again() {
     let gateway = Gateway::start(
         "
 routes:
-  - {id: short, match: {paths: [/*]}, public: true, respond: {body: ok},
+  - {id: short, match: {paths: [/*]}, public: true, respond: {status: 200, body: ok},
      rate_limits: [{requests: 2, per: 500ms, by: route}]}
 ",
         &[],

@@ -4,20 +4,20 @@ use crate::support::{Gateway, Request, Upstream, plain};
 /// Routes that answer with their own name.
 const NAMED: &str = "
 routes:
-  - {id: exact-host, match: {hosts: [api.test], paths: [/*]}, public: true, respond: {body: exact-host}}
-  - {id: any-host, match: {hosts: ['*.test'], paths: [/*]}, public: true, respond: {body: wildcard-host}}
-  - {id: exact, match: {paths: [/p/a]}, public: true, respond: {body: exact}}
-  - {id: short, match: {paths: [/p/*]}, public: true, respond: {body: short}}
-  - {id: long, match: {paths: [/p/a/*]}, public: true, respond: {body: long}}
-  - {id: regex, match: {paths: ['~^/v[0-9]+/orders$']}, public: true, respond: {body: regex}}
-  - {id: get, match: {paths: [/m], methods: [GET]}, public: true, respond: {body: get}}
-  - {id: put, match: {paths: [/m], methods: [PUT, PATCH]}, public: true, respond: {body: put}}
-  - {id: header, match: {paths: [/h], headers: {X-Version: '2'}}, public: true, respond: {body: version-2}}
-  - {id: no-header, match: {paths: [/h]}, public: true, respond: {body: any-version}}
-  - {id: query, match: {paths: [/q], query: {debug: '1'}}, public: true, respond: {body: debug}}
-  - {id: no-query, match: {paths: [/q]}, public: true, respond: {body: no-debug}}
-  - {id: low, match: {paths: [/same]}, public: true, priority: 1, respond: {body: low}}
-  - {id: high, match: {paths: [/same]}, public: true, priority: 2, respond: {body: high}}
+  - {id: exact-host, match: {hosts: [api.test], paths: [/*]}, public: true, respond: {status: 200, body: exact-host}}
+  - {id: any-host, match: {hosts: ['*.test'], paths: [/*]}, public: true, respond: {status: 200, body: wildcard-host}}
+  - {id: exact, match: {paths: [/p/a]}, public: true, respond: {status: 200, body: exact}}
+  - {id: short, match: {paths: [/p/*]}, public: true, respond: {status: 200, body: short}}
+  - {id: long, match: {paths: [/p/a/*]}, public: true, respond: {status: 200, body: long}}
+  - {id: regex, match: {paths: ['~^/v[0-9]+/orders$']}, public: true, respond: {status: 200, body: regex}}
+  - {id: get, match: {paths: [/m], methods: [GET]}, public: true, respond: {status: 200, body: get}}
+  - {id: put, match: {paths: [/m], methods: [PUT, PATCH]}, public: true, respond: {status: 200, body: put}}
+  - {id: header, match: {paths: [/h], headers: {X-Version: '2'}}, public: true, respond: {status: 200, body: version-2}}
+  - {id: no-header, match: {paths: [/h]}, public: true, respond: {status: 200, body: any-version}}
+  - {id: query, match: {paths: [/q], query: {debug: '1'}}, public: true, respond: {status: 200, body: debug}}
+  - {id: no-query, match: {paths: [/q]}, public: true, respond: {status: 200, body: no-debug}}
+  - {id: low, match: {paths: [/same]}, public: true, priority: 1, respond: {status: 200, body: low}}
+  - {id: high, match: {paths: [/same]}, public: true, priority: 2, respond: {status: 200, body: high}}
 ";
 
 #[track_caller]
