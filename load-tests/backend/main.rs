@@ -1,0 +1,43 @@
+//! An upstream for load tests that costs next to nothing: HTTP/1.1, keep-alive, the same 1 KiB for
+//! every request, one thread. It reads heads only, so send it no bodies. `backend LISTEN`.
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+const BODY: usize = 1024;
+
+fn main() -> anyhow::Result<()> {
+    let address = std::env::args().nth(1);
+    let Some(address) = address.and_then(|it| it.parse::<SocketAddr>().ok()) else {
+        anyhow::bail!("usage: backend LISTEN, as ip:port");
+    };
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {BODY}\r\n\r\n");
+    let answer: &'static [u8] =
+        Box::leak((head + &"x".repeat(BODY)).into_bytes().into_boxed_slice());
+    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let listener = TcpListener::bind(address).await?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::spawn(serve(stream, answer));
+        }
+    })
+}
+
+/// Answers each head until the other side leaves.
+async fn serve(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
+    let mut buffer = Vec::with_capacity(8192);
+    loop {
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+        while let Some(end) = memchr::memmem::find(&buffer, b"\r\n\r\n") {
+            buffer.drain(..end + 4);
+            stream.write_all(answer).await?;
+        }
+    }
+}

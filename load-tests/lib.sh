@@ -1,0 +1,179 @@
+# shellcheck shell=bash
+# Shared by the scripts here: build, start on free ports of 127.0.0.1, measure, and stop what was
+# started, by process id. Source it; do not run it.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+work=$(mktemp -d "${TMPDIR:-/tmp}/tollgate-load.XXXXXX")
+started=()
+profile=${PROFILE:-release}
+
+finish() {
+    local pid
+    for pid in "${started[@]}"; do
+        kill -TERM "$pid" 2>/dev/null || true
+    done
+    for pid in "${started[@]}"; do
+        # At most 2 s each for a graceful end, then without grace.
+        for _ in {1..20}; do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Whether a tool is there; says so when it is not.
+has() {
+    command -v "$1" >/dev/null && return
+    say "SKIPPED: $1 is not installed ($2)"
+    return 1
+}
+
+# build EXAMPLE...: the gateway and these examples; sets $bin. With BIN, what is there is used.
+build() {
+    local flags=() example
+    if [ -n "${BIN:-}" ]; then
+        bin=$BIN
+        return
+    fi
+    [ "$profile" = release ] && flags+=(--release)
+    for example in "$@"; do flags+=(--example "$example"); done
+    (cd "$root" && cargo build --quiet --bin tollgate "${flags[@]}" >&2)
+    bin=$work/bin
+    mkdir "$bin"
+    ln -s "${CARGO_TARGET_DIR:-$root/target}/$profile/tollgate" "$bin/"
+    for example in "$@"; do
+        ln -s "${CARGO_TARGET_DIR:-$root/target}/$profile/examples/$example" "$bin/"
+    done
+}
+
+# Two cores or more: the proxy has core 0 for itself. Fewer: said once, nothing pinned.
+on_proxy_core=() on_load_core=()
+if command -v taskset >/dev/null && taskset -c 1 true 2>/dev/null; then
+    on_proxy_core=(taskset -c 0) on_load_core=(taskset -c 1)
+else
+    say "NOTE: fewer than two cores or no taskset; nothing is pinned, compare with care"
+fi
+
+next_port=${PORT:-18080}
+# free_port: sets $port to one that nobody listens on. Not in a subshell, so that none comes twice.
+free_port() {
+    while next_port=$((next_port + 1)); (exec 3<>"/dev/tcp/127.0.0.1/$next_port") 2>/dev/null; do :; done
+    port=$next_port
+}
+
+# start NAME COMMAND...: in the background, its output in $work/NAME.log; sets $pid.
+start() {
+    local name=$1
+    shift
+    "$@" >"$work/$name.log" 2>&1 &
+    pid=$!
+    started+=("$pid")
+}
+
+# wait_port NAME PORT: until it accepts, 10 s at most.
+wait_port() {
+    for _ in {1..200}; do
+        (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null && return
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.05
+    done
+    say "$1 does not listen on $2:"
+    tail -n 20 "$work/$1.log" >&2
+    exit 1
+}
+
+# ask PORT METHOD PATH: the answer, head and body, over a connection of its own.
+ask() {
+    local fd
+    exec {fd}<>"/dev/tcp/127.0.0.1/$1"
+    printf '%s %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$2" "$3" "$1" >&$fd
+    timeout 10 cat <&$fd || true
+    exec {fd}>&-
+}
+
+# wait_ready NAME ADMIN_PORT: until /readyz says 200, 10 s at most.
+wait_ready() {
+    wait_port "$1" "$2"
+    for _ in {1..100}; do
+        case $(ask "$2" GET /readyz | head -n 1) in *' 200 '*) return ;; esac
+        sleep 0.1
+    done
+    say "$1 is never ready:"
+    tail -n 20 "$work/$1.log" >&2
+    exit 1
+}
+
+# start_backend: sets $backend to its address.
+start_backend() {
+    free_port
+    backend=127.0.0.1:$port
+    start backend "${on_load_core[@]}" "$bin/backend" "$backend"
+    wait_port backend "$port"
+}
+
+# start_gateway NAME CONFIG: from a file with @LISTEN@, @ADMIN@, @BACKEND@ and @WORK@ in it; sets
+# $listen and $admin to its ports, $pid to its process and $file to its configuration.
+start_gateway() {
+    free_port; listen=$port
+    free_port; admin=$port
+    file=$work/$1.yaml
+    sed -e "s|@LISTEN@|127.0.0.1:$listen|" -e "s|@ADMIN@|127.0.0.1:$admin|" \
+        -e "s|@BACKEND@|http://$backend|" -e "s|@WORK@|$work/$1|" "$2" >"$file"
+    start "$1" "${on_proxy_core[@]}" "$bin/tollgate" run -c "$file"
+    wait_ready "$1" "$admin"
+}
+
+# make_consumers COUNT: sets $keys to a file of keys, a line each, and $consumers to the YAML of
+# their consumers. Same keys in each run. One process hashes them all.
+make_consumers() {
+    local count=$1 i
+    keys=$work/keys-$count consumers=$work/consumers-$count.yaml
+    mkdir -p "$work/hash-$count"
+    for ((i = 0; i < count; i++)); do
+        printf 'tg_load%06d_%032d' "$i" "$((i * 7919))" >"$work/hash-$count/$i"
+    done
+    (cd "$work/hash-$count" && for ((i = 0; i < count; i++)); do printf '%s\n' "$(<"$i")"; done) >"$keys"
+    echo 'consumers:' >"$consumers"
+    (cd "$work/hash-$count" && find . -type f -print0 | xargs -0 sha256sum) |
+        sed -E 's|^([0-9a-f]{64})  \./([0-9]+)$|  c\2: {plan: load, api_keys: [{id: k, hash: "sha256:\1"}]}|' >>"$consumers"
+}
+
+# tree PID: the process and all that descend from it.
+tree() {
+    local child
+    echo "$1"
+    # shellcheck disable=SC2013 # one line of words
+    for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done
+}
+
+# cpu_ticks PID: user and system time of its tree, in clock ticks.
+cpu_ticks() {
+    local total=0 process line
+    for process in $(tree "$1"); do
+        line=$(cat "/proc/$process/stat" 2>/dev/null) || continue
+        # The name may hold spaces and brackets: what counts is after the last one.
+        # shellcheck disable=SC2086
+        set -- ${line##*) }
+        total=$((total + ${12} + ${13}))
+    done
+    echo "$total"
+}
+
+# rss_kib PID: resident memory of its tree.
+rss_kib() {
+    local total=0 process value
+    for process in $(tree "$1"); do
+        value=$(awk '/^VmRSS:/ {print $2}' "/proc/$process/status" 2>/dev/null) || continue
+        total=$((total + ${value:-0}))
+    done
+    echo "$total"
+}

@@ -1,0 +1,30 @@
+//! The gateway as its users meet it: the real executable, real sockets, upstreams written here.
+//! One binary, so that it links once. Each test has its own gateway, ports and folder.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::needless_pass_by_value,
+    reason = "in a test a panic is the report"
+)]
+
+mod admin;
+mod auth;
+mod cli;
+mod demo;
+mod exhaustion;
+mod framing;
+mod hardening;
+mod harness;
+mod headers;
+mod http2;
+mod limits;
+mod reload;
+mod routing;
+mod support;
+mod telemetry;
+mod timeouts;
+mod upstream;
+mod upstream_faults;

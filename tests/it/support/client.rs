@@ -1,0 +1,228 @@
+//! A small HTTP/1.1 client that shows what a library hides: repeated headers, cut bodies, raw bytes.
+use std::{
+    io::{self, BufReader, ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    HANG,
+    wire::{self, Framing, Headers},
+};
+
+/// An answer, its body as far as it came.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+    /// False when the connection ended in the middle of the body.
+    pub is_complete: bool,
+}
+
+impl Response {
+    /// The value of a header that may come once at most.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|err| panic!("{err} in {self:?}"))
+    }
+
+    /// Holds that this is our own refusal (RFC 9457), with its stable word.
+    #[track_caller]
+    pub fn assert_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], status, "{problem}");
+        assert_eq!(problem["code"], code, "{problem}");
+        for member in ["type", "title", "request_id"] {
+            assert!(
+                problem[member].as_str().is_some_and(|it| !it.is_empty()),
+                "{member}: {problem}"
+            );
+        }
+        assert_eq!(problem["request_id"].as_str(), self.header("x-request-id"), "{self:?}");
+    }
+}
+
+/// A request being put together. It says exactly what it is told to, plus `Host` and the length.
+#[derive(Clone, Debug)]
+pub struct Request {
+    address: SocketAddr,
+    method: String,
+    target: String,
+    host: Option<String>,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    is_chunked: bool,
+}
+
+impl Request {
+    pub fn new(address: SocketAddr, method: &str, target: &str) -> Self {
+        Self {
+            address,
+            method: method.to_owned(),
+            target: target.to_owned(),
+            host: Some(address.to_string()),
+            headers: Vec::new(),
+            body: Vec::new(),
+            is_chunked: false,
+        }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sends the body in chunks of 1000 bytes, without a length.
+    pub fn chunked(mut self) -> Self {
+        self.is_chunked = true;
+        self
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        if let Some(host) = &self.host {
+            head += &format!("Host: {host}\r\n");
+        }
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if self.is_chunked {
+            head += "Transfer-Encoding: chunked\r\n";
+        } else if !self.body.is_empty() {
+            head += &format!("Content-Length: {}\r\n", self.body.len());
+        }
+        let mut bytes = (head + "\r\n").into_bytes();
+        if self.is_chunked {
+            for chunk in self.body.chunks(1000) {
+                bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                bytes.extend_from_slice(chunk);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+        } else {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub fn send(&self) -> Response {
+        self.try_send().unwrap_or_else(|err| panic!("{} {}: {err}", self.method, self.target))
+    }
+
+    pub fn try_send(&self) -> io::Result<Response> {
+        Connection::try_open(self.address)?.send(self)
+    }
+
+    /// The status alone.
+    #[track_caller]
+    pub fn status(&self) -> u16 {
+        self.send().status
+    }
+}
+
+/// One TCP connection, for as many requests as the other side allows.
+#[derive(Debug)]
+pub struct Connection {
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    #[track_caller]
+    pub fn open(address: SocketAddr) -> Self {
+        Self::try_open(address).unwrap_or_else(|err| panic!("connect to {address}: {err}"))
+    }
+
+    pub fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, HANG)?;
+        stream.set_read_timeout(Some(HANG))?;
+        stream.set_write_timeout(Some(HANG))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { reader: BufReader::new(stream) })
+    }
+
+    pub fn send(&mut self, request: &Request) -> io::Result<Response> {
+        // A server may answer and close before it has read a large body: the answer still counts.
+        let written = self.write(&request.to_bytes());
+        match self.read_response(&request.method) {
+            Ok(response) => Ok(response),
+            Err(err) => written.and(Err(err)),
+        }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes)
+    }
+
+    /// The final answer to a request of `method`; interim ones but 101 are read over.
+    pub fn read_response(&mut self, method: &str) -> io::Result<Response> {
+        loop {
+            let eof = || io::Error::from(ErrorKind::UnexpectedEof);
+            let head = wire::read_head(&mut self.reader)?.ok_or_else(eof)?;
+            let status = head.first.split(' ').nth(1).and_then(|word| word.parse().ok());
+            let status: u16 = status.ok_or_else(|| io::Error::other(head.first.clone()))?;
+            if (100..200).contains(&status) && status != 101 {
+                continue;
+            }
+            let framing = match Framing::of(&head.headers) {
+                _ if method == "HEAD" || matches!(status, 101 | 204 | 304) => Framing::None,
+                Framing::None => Framing::ToEnd,
+                stated => stated,
+            };
+            let body = wire::read_body(&mut self.reader, framing);
+            let (body, is_complete) = (body.bytes, body.is_complete);
+            return Ok(Response { status, headers: head.headers, body, is_complete });
+        }
+    }
+
+    /// Everything up to the end of the connection, or until nothing comes for `quiet`; and whether
+    /// the other side has closed.
+    pub fn read_to_close(&mut self, quiet: Duration) -> (Vec<u8>, bool) {
+        self.reader.get_ref().set_read_timeout(Some(quiet)).unwrap();
+        let mut bytes = Vec::new();
+        let result = self.reader.read_to_end(&mut bytes);
+        self.reader.get_ref().set_read_timeout(Some(HANG)).unwrap();
+        let is_closed = match result {
+            Ok(_) => true,
+            Err(err) => !matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        };
+        (bytes, is_closed)
+    }
+
+    /// Holds that the other side closes, and says nothing more before.
+    #[track_caller]
+    pub fn assert_closes(&mut self) {
+        let (bytes, is_closed) = self.read_to_close(HANG);
+        assert!(is_closed, "the connection stayed open");
+        assert!(bytes.is_empty(), "before it closed: {}", String::from_utf8_lossy(&bytes));
+    }
+
+    /// Leaves, as a client that crashed does.
+    pub fn leave(self) {
+        let _ = self.reader.get_ref().shutdown(Shutdown::Both);
+    }
+}
