@@ -309,9 +309,6 @@ mod tests {
             let mut chunks = Chunks::default();
             let drip = body.bytes().try_for_each(|byte| chunks.feed(&[byte]).map(drop));
             prop_assert_eq!(drip.map(|()| chunks.is_done().then(|| chunks.body_bytes())), whole);
-            if let Ok(Some(bytes)) = whole {
-                prop_assert_eq!(pingora_reads(body.as_bytes()), bytes);
-            }
         }
 
         #[test]
@@ -319,15 +316,24 @@ mod tests {
             let _ = verdict(&body);
         }
 
+        /// One byte of a sound body is replaced: what still passes is read alike by Pingora.
         #[test]
-        fn encoded_bodies_pass(parts in proptest::collection::vec("[ -~]{1,40}", 0..8)) {
+        fn what_is_accepted_is_read_alike_by_pingora(
+            parts in proptest::collection::vec("[ -~]{1,20}", 0..5),
+            at in any::<proptest::sample::Index>(),
+            byte in "[0-3a;\r\n\x00 :]",
+        ) {
             let mut body = String::new();
             for part in &parts {
                 body += &format!("{:x}\r\n{part}\r\n", part.len());
             }
             body += "0\r\n\r\n";
-            let bytes: usize = parts.iter().map(String::len).sum();
-            prop_assert_eq!(verdict(body.as_bytes()), Ok(Some(bytes as u64)));
+            complete(&body, parts.iter().map(|part| part.len() as u64).sum());
+            let at = at.index(body.len());
+            body.replace_range(at..=at, &byte);
+            if let Ok(Some(bytes)) = verdict(body.as_bytes()) {
+                prop_assert_eq!(pingora_reads(body.as_bytes()), bytes);
+            }
         }
     }
 }
