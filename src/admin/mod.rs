@@ -1,1 +1,199 @@
-//! (to come)
+//! The admin listener: health, metrics, status and the API that operates the process. HTTP/1.1 on
+//! an address of its own, with an authentication of its own. It reaches the rest through `Control`
+//! alone; the data path never passes here.
+pub mod client;
+mod guard;
+mod page;
+mod reply;
+mod token;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use http::{Response, request::Parts};
+use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+use serde_json::{Value, json};
+
+pub use self::{
+    guard::Caller,
+    token::{Role, Token},
+};
+use self::{
+    page::Page,
+    reply::{Problem, Reply},
+};
+
+/// The longest body that is read.
+const BODY: usize = 64 * 1024;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The answer to a stop leaves before the process does.
+const STOP_DELAY: Duration = Duration::from_millis(100);
+
+/// What the admin listener asks of the process. Called on a thread that may block, except for the
+/// words that answer at once.
+pub trait Control: Send + Sync + 'static {
+    /// At once. Whether the first snapshot runs and the listeners accept.
+    fn is_ready(&self) -> bool;
+    /// At once. Whether the process is stopping.
+    fn is_draining(&self) -> bool;
+    /// At once. The tokens of the configuration that runs.
+    fn tokens(&self) -> Arc<[Token]>;
+    /// At once. Whether the admin address can be reached from this machine alone.
+    fn is_loopback(&self) -> bool;
+    /// Begins to stop and returns.
+    fn stop(&self, fast: bool);
+    fn status(&self) -> Value;
+    /// Applies the configuration as it now stands in its file and answers its revision.
+    ///
+    /// # Errors
+    /// Every reason why the old one goes on.
+    fn reload(&self, cause: &str) -> Result<String, Vec<String>>;
+    /// The text of a scrape.
+    fn metrics(&self) -> String;
+    /// # Errors
+    /// What is wrong with the question.
+    fn explain(&self, request: Value) -> Result<Value, String>;
+}
+
+/// The application of the admin listener, for `HttpServerApp::process_new_http`.
+pub struct Admin<C> {
+    control: Arc<C>,
+}
+
+#[async_trait]
+impl<C: Control> ServeHttp for Admin<C> {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        session.set_write_timeout(Some(WRITE_TIMEOUT));
+        let is_head = session.req_header().method == http::Method::HEAD;
+        let reply = self.answer(session).await.unwrap_or_else(Problem::into_reply);
+        reply.into_response(is_head)
+    }
+}
+
+impl<C: Control> Admin<C> {
+    pub const fn new(control: Arc<C>) -> Self {
+        Self { control }
+    }
+
+    async fn answer(&self, session: &mut ServerSession) -> Result<Reply, Problem> {
+        let (page, caller) = self.admit(session.req_header())?;
+        let body = if page.is_action() { read_body(session).await? } else { Vec::new() };
+        self.perform(page, &caller, &body).await
+    }
+
+    /// Decides from the head alone, before anything of the body is read.
+    fn admit(&self, head: &Parts) -> Result<(Page, Caller), Problem> {
+        let page = Page::find(head.uri.path());
+        let caller = match page {
+            Some(page) if page.is_open() => Caller::Anyone,
+            _ => guard::admit(head, &self.control.tokens(), self.control.is_loopback())?,
+        };
+        let page = page.ok_or_else(|| Problem::new(404, "not_found"))?;
+        page.check_method(&head.method)?;
+        Ok((page, caller))
+    }
+
+    async fn perform(&self, page: Page, caller: &Caller, body: &[u8]) -> Result<Reply, Problem> {
+        match page {
+            Page::Index => Ok(Reply::html(page::INDEX)),
+            Page::Healthz => Ok(Reply::text(200, "ok\n")),
+            Page::Readyz => Ok(self.readiness()),
+            Page::Metrics => self.blocking(Control::metrics).await.map(Reply::metrics),
+            Page::Status => self.blocking(Control::status).await.map(|it| Reply::json(200, &it)),
+            Page::Reload => self.reload(caller).await,
+            Page::Stop => self.stop(caller, body),
+            Page::Explain => self.explain(body).await,
+        }
+    }
+
+    fn readiness(&self) -> Reply {
+        if self.control.is_draining() {
+            Reply::text(503, "draining\n")
+        } else if self.control.is_ready() {
+            Reply::text(200, "ready\n")
+        } else {
+            Reply::text(503, "starting\n")
+        }
+    }
+
+    async fn reload(&self, caller: &Caller) -> Result<Reply, Problem> {
+        let cause = format!("admin API, by {caller}");
+        match self.blocking(move |control| control.reload(&cause)).await? {
+            Ok(revision) => Ok(Reply::json(200, &json!({"applied": true, "revision": revision}))),
+            Err(errors) => Err(Problem::new(422, "reload_failed")
+                .detail("the configuration was not applied; the old one goes on")
+                .errors(errors)),
+        }
+    }
+
+    fn stop(&self, caller: &Caller, body: &[u8]) -> Result<Reply, Problem> {
+        let fast = match object(body)?.get("fast") {
+            None => false,
+            Some(Value::Bool(fast)) => *fast,
+            Some(_) => return Err(Problem::malformed("`fast` is true or false")),
+        };
+        log::info!("stop asked for by {caller} over the admin API, fast: {fast}");
+        let control = Arc::clone(&self.control);
+        tokio::spawn(async move {
+            tokio::time::sleep(STOP_DELAY).await;
+            control.stop(fast);
+        });
+        Ok(Reply::json(202, &json!({"stopping": true, "fast": fast})))
+    }
+
+    async fn explain(&self, body: &[u8]) -> Result<Reply, Problem> {
+        let request = object(body)?;
+        match self.blocking(move |control| control.explain(request)).await? {
+            Ok(explanation) => Ok(Reply::json(200, &explanation)),
+            Err(why) => Err(Problem::malformed(why)),
+        }
+    }
+
+    /// Off the threads that serve: rendering 10,000 routes or compiling a configuration takes long.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&C) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let control = Arc::clone(&self.control);
+        let done = tokio::task::spawn_blocking(move || work(&control)).await;
+        done.map_err(|error| {
+            log::error!("an admin request failed: {error}");
+            Problem::new(500, "internal_error")
+        })
+    }
+}
+
+/// The body as a JSON object; none is an empty one.
+fn object(body: &[u8]) -> Result<Value, Problem> {
+    if body.is_empty() {
+        return Ok(json!({}));
+    }
+    match serde_json::from_slice(body) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err(Problem::malformed("the body is not a JSON object")),
+        Err(error) => Err(Problem::malformed(format!("the body is not JSON: {error}"))),
+    }
+}
+
+async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Problem> {
+    let reading = async {
+        let mut body = Vec::new();
+        loop {
+            match session.read_request_body().await {
+                Ok(Some(bytes)) if body.len() + bytes.len() > BODY => {
+                    return Err(Problem::new(413, "body_too_large").detail("64 KiB at most"));
+                }
+                Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+                Ok(None) => return Ok(body),
+                Err(_) => return Err(Problem::malformed("the body ended early")),
+            }
+        }
+    };
+    let late = |_| Err(Problem::new(408, "request_timeout"));
+    tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(late)
+}
+
+#[cfg(test)]
+mod tests;

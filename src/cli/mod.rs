@@ -1,1 +1,4 @@
 //! (to come)
+pub mod reload;
+pub mod status;
+pub mod stop;

@@ -85,7 +85,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Decimal, with zeros in front up to `width` digits. Half of what `write!` costs.
+/// Decimal, with zeros in front up to `width` digits. Two thirds of what `write!` costs (7 to 11 ns).
 fn push_number(line: &mut Vec<u8>, mut value: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut used = 0;

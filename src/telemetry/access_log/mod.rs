@@ -1,5 +1,5 @@
 //! The access log: one JSON line a request, written by a thread of its own. A request formats its
-//! line (about a microsecond) and copies it under a short lock; it never waits for the disk. What
+//! line (0.3 us) and copies it under a short lock; it never waits for the disk. What
 //! the disk cannot take is dropped and counted.
 mod buffer;
 mod json;

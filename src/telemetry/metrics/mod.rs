@@ -206,7 +206,7 @@ impl Metrics {
         &self.access_log_dropped
     }
 
-    /// The text of a scrape. Some 50 ms at 10,000 busy routes: not for a thread that serves.
+    /// The text of a scrape. Some 95 ms and 28 MB at 10,000 busy routes: not for a thread that serves.
     pub fn render(&self) -> String {
         // It fails only on a family without a name, which is a mistake that any test finds.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()

@@ -1,0 +1,64 @@
+//! The closed list of what the admin listener serves: paths, methods and who may.
+use http::{HeaderValue, Method, header::ALLOW};
+
+use super::reply::Problem;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    Index,
+    Healthz,
+    Readyz,
+    Metrics,
+    Status,
+    Reload,
+    Stop,
+    Explain,
+}
+
+impl Page {
+    pub fn find(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Index,
+            "/healthz" => Self::Healthz,
+            "/readyz" => Self::Readyz,
+            "/metrics" => Self::Metrics,
+            "/status" | "/api/status" => Self::Status,
+            "/api/reload" => Self::Reload,
+            "/api/stop" => Self::Stop,
+            "/api/explain" => Self::Explain,
+            _ => return None,
+        })
+    }
+
+    /// For probes, which have neither a token nor a name that we know.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Healthz | Self::Readyz)
+    }
+
+    /// Asked for by POST, with a body or without.
+    pub const fn is_action(self) -> bool {
+        matches!(self, Self::Reload | Self::Stop | Self::Explain)
+    }
+
+    pub fn check_method(self, method: &Method) -> Result<(), Problem> {
+        let (is_allowed, allow) = if self.is_action() {
+            (method == Method::POST, "POST")
+        } else {
+            (method == Method::GET || method == Method::HEAD, "GET, HEAD")
+        };
+        let refuse = || {
+            Problem::new(405, "method_not_allowed").header(ALLOW, HeaderValue::from_static(allow))
+        };
+        is_allowed.then_some(()).ok_or_else(refuse)
+    }
+}
+
+pub const INDEX: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+<title>Tollgate</title><h1>Tollgate</h1><ul>\
+<li><a href=\"/status\">/status</a> what runs\
+<li><a href=\"/metrics\">/metrics</a> for Prometheus\
+<li><a href=\"/healthz\">/healthz</a> whether the process lives\
+<li><a href=\"/readyz\">/readyz</a> whether it takes requests\
+<li>POST /api/reload applies the configuration anew\
+<li>POST /api/stop stops, after the requests in flight\
+<li>POST /api/explain says what would happen to a request</ul></html>\n";

@@ -1,0 +1,116 @@
+//! What the admin listener answers: text, JSON, or a problem (RFC 9457).
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::X_CONTENT_TYPE_OPTIONS,
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+};
+use serde_json::{Value, json};
+
+use crate::telemetry::metrics;
+
+pub struct Reply {
+    status: u16,
+    content_type: &'static str,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn text(status: u16, body: &str) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", body.into())
+    }
+
+    pub fn html(body: &str) -> Self {
+        Self::new(200, "text/html; charset=utf-8", body.into())
+    }
+
+    pub fn metrics(body: String) -> Self {
+        Self::new(200, metrics::CONTENT_TYPE, body.into_bytes())
+    }
+
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self::new(status, "application/json", format!("{body}\n").into_bytes())
+    }
+
+    const fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status, content_type, headers: Vec::new(), body }
+    }
+
+    /// To a HEAD: the same head, and no body (RFC 9110 section 9.3.2).
+    pub fn into_response(self, is_head: bool) -> Response<Vec<u8>> {
+        let length = self.body.len();
+        let mut response = Response::new(if is_head { Vec::new() } else { self.body });
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(CONTENT_LENGTH, length.into());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // The pages have no script, no style and no frame, and nobody shall add one.
+        let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+        headers.extend(self.headers);
+        response
+    }
+}
+
+/// A refusal.
+#[derive(Debug)]
+pub struct Problem {
+    status: u16,
+    code: &'static str,
+    detail: Option<String>,
+    errors: Vec<String>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    pub const fn new(status: u16, code: &'static str) -> Self {
+        Self { status, code, detail: None, errors: Vec::new(), headers: Vec::new() }
+    }
+
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(400, "request_malformed").detail(detail)
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn errors(mut self, errors: Vec<String>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    #[cfg(test)]
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub fn into_reply(self) -> Reply {
+        let title = StatusCode::from_u16(self.status).ok().and_then(|it| it.canonical_reason());
+        let mut body = json!({
+            "type": "about:blank",
+            "title": title,
+            "status": self.status,
+            "code": self.code,
+        });
+        if let Some(members) = body.as_object_mut() {
+            members.extend(self.detail.map(|detail| ("detail".to_owned(), detail.into())));
+            if !self.errors.is_empty() {
+                members.insert("errors".to_owned(), self.errors.into());
+            }
+        }
+        let mut reply = Reply::json(self.status, &body);
+        reply.content_type = "application/problem+json";
+        reply.headers = self.headers;
+        reply
+    }
+}

@@ -1,0 +1,234 @@
+use parking_lot::Mutex;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+/// A process whose words are chosen by the test.
+struct Fake {
+    tokens: Arc<[Token]>,
+    is_loopback: bool,
+    is_ready: bool,
+    is_draining: bool,
+    reload: Result<String, Vec<String>>,
+    causes: Mutex<Vec<String>>,
+    stopped: tokio::sync::mpsc::UnboundedSender<bool>,
+}
+
+impl Control for Fake {
+    fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+    fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+    fn tokens(&self) -> Arc<[Token]> {
+        Arc::clone(&self.tokens)
+    }
+    fn is_loopback(&self) -> bool {
+        self.is_loopback
+    }
+    fn stop(&self, fast: bool) {
+        self.stopped.send(fast).unwrap();
+    }
+    fn status(&self) -> Value {
+        json!({"revision": "abc"})
+    }
+    fn reload(&self, cause: &str) -> Result<String, Vec<String>> {
+        self.causes.lock().push(cause.to_owned());
+        self.reload.clone()
+    }
+    fn metrics(&self) -> String {
+        "tollgate_limit_keys 1\n".into()
+    }
+    fn explain(&self, request: Value) -> Result<Value, String> {
+        match request.get("path") {
+            Some(path) => Ok(json!({"route": path})),
+            None => Err("`path` is missing".into()),
+        }
+    }
+}
+
+fn fake() -> Fake {
+    Fake {
+        tokens: Arc::default(),
+        is_loopback: true,
+        is_ready: true,
+        is_draining: false,
+        reload: Ok("abc".into()),
+        causes: Mutex::default(),
+        stopped: tokio::sync::mpsc::unbounded_channel().0,
+    }
+}
+
+/// One request over a connection as Pingora sees it; answers the head and the body.
+async fn ask(fake: Fake, request: &str) -> (String, String) {
+    let (_, answer) = ask_shared(Arc::new(fake), request).await;
+    answer
+}
+
+async fn ask_shared(fake: Arc<Fake>, request: &str) -> (Arc<Fake>, (String, String)) {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let app = Arc::new(Admin::new(Arc::clone(&fake)));
+    let (_stop, watch) = tokio::sync::watch::channel(true);
+    client.write_all(request.as_bytes()).await.unwrap();
+    let session = ServerSession::new_http1(Box::new(server));
+    let serving = tokio::spawn(async move {
+        drop(app.process_new_http(session, &watch).await);
+    });
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    serving.await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    (fake, (head.to_ascii_lowercase(), body.to_owned()))
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+async fn check(fake: Fake, request: &str, status: u16, expected: &str) {
+    let (head, body) = ask(fake, request).await;
+    assert!(head.starts_with(&format!("http/1.1 {status} ")), "{request}\n{head}\n{body}");
+    assert!(body.contains(expected), "{request}\n{body}");
+}
+
+#[tokio::test]
+async fn every_page_answers() {
+    check(fake(), &get("/healthz"), 200, "ok").await;
+    check(fake(), &get("/readyz"), 200, "ready").await;
+    check(fake(), &get("/metrics"), 200, "tollgate_limit_keys 1\n").await;
+    check(fake(), &get("/status"), 200, "\"revision\":\"abc\"").await;
+    check(fake(), &get("/api/status"), 200, "\"revision\":\"abc\"").await;
+    check(fake(), &get("/"), 200, "<title>").await;
+    check(fake(), &post("/api/reload", ""), 200, "\"revision\":\"abc\"").await;
+    check(fake(), &post("/api/explain", "{\"path\":\"/x\"}"), 200, "\"/x\"").await;
+    check(fake(), &get("/nothing"), 404, "\"code\":\"not_found\"").await;
+}
+
+#[tokio::test]
+async fn readiness_says_why_not() {
+    check(Fake { is_ready: false, ..fake() }, &get("/readyz"), 503, "starting").await;
+    check(Fake { is_draining: true, ..fake() }, &get("/readyz"), 503, "draining").await;
+    check(Fake { is_draining: true, ..fake() }, &get("/healthz"), 200, "ok").await;
+}
+
+#[tokio::test]
+async fn another_method_is_told_the_right_one() {
+    for (request, allow) in [
+        (post("/status", ""), "allow: get, head"),
+        (get("/api/reload"), "allow: post"),
+        (post("/healthz", ""), "allow: get, head"),
+    ] {
+        let (head, body) = ask(fake(), &request).await;
+        assert!(head.starts_with("http/1.1 405 ") && head.contains(allow), "{request}\n{head}");
+        assert!(head.contains("content-type: application/problem+json"), "{head}");
+        assert!(body.contains("\"status\":405"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_the_length_and_no_body() {
+    let request = "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (head, body) = ask(fake(), request).await;
+    assert!(head.contains("content-length: 22"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert_eq!(body, "");
+}
+
+#[tokio::test]
+async fn a_failed_reload_gives_every_reason() {
+    let errors = vec!["a.yaml:1:1 one".to_owned(), "a.yaml:2:1 two".to_owned()];
+    let fake = Fake { reload: Err(errors), ..fake() };
+    let (head, body) = ask(fake, &post("/api/reload", "")).await;
+    assert!(head.starts_with("http/1.1 422 "), "{head}");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["errors"], json!(["a.yaml:1:1 one", "a.yaml:2:1 two"]));
+    assert_eq!(body["code"], "reload_failed");
+}
+
+#[tokio::test]
+async fn a_reload_names_who_asked() {
+    let token = Token::new("ops".into(), Sha256::digest(b"word").into(), Role::Admin);
+    let fake = Arc::new(Fake { tokens: [token].into(), ..fake() });
+    let request = "POST /api/reload HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer word\r\n\r\n";
+    let (fake, (head, _)) = ask_shared(fake, request).await;
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    assert_eq!(*fake.causes.lock(), ["admin API, by token ops"]);
+}
+
+#[tokio::test]
+async fn only_the_probes_are_open() {
+    let closed = || Fake { is_loopback: false, ..fake() };
+    check(closed(), &get("/healthz"), 200, "ok").await;
+    check(closed(), &get("/readyz"), 200, "ready").await;
+    for path in ["/", "/metrics", "/status", "/api/status", "/api/reload", "/nothing"] {
+        let (head, body) = ask(closed(), &get(path)).await;
+        assert!(head.starts_with("http/1.1 401 "), "{path}\n{head}");
+        assert!(head.contains("www-authenticate: bearer"), "{head}");
+        assert!(body.contains("\"code\":\"credential_required\""), "{body}");
+    }
+    let probe = "GET /healthz HTTP/1.1\r\nHost: 10.1.2.3.nip.example\r\n\r\n";
+    check(fake(), probe, 200, "ok").await;
+}
+
+#[tokio::test]
+async fn a_stop_answers_first() {
+    for (body, fast) in [("", false), ("{\"fast\":true}", true), ("{\"fast\":false}", false)] {
+        let (stopped, mut stops) = tokio::sync::mpsc::unbounded_channel();
+        let fake = Fake { stopped, ..fake() };
+        check(fake, &post("/api/stop", body), 202, "\"stopping\":true").await;
+        assert_eq!(stops.recv().await, Some(fast));
+    }
+    check(fake(), &post("/api/stop", "{\"fast\":1}"), 400, "`fast`").await;
+}
+
+#[tokio::test]
+async fn bodies_are_checked_and_bounded() {
+    check(fake(), &post("/api/explain", "{"), 400, "not JSON").await;
+    check(fake(), &post("/api/explain", "[]"), 400, "not a JSON object").await;
+    check(fake(), &post("/api/explain", "{}"), 400, "`path` is missing").await;
+    let long = format!("{{\"path\":\"{}\"}}", "x".repeat(BODY));
+    check(fake(), &post("/api/explain", &long), 413, "64 KiB").await;
+    let deep = "[".repeat(10_000);
+    check(fake(), &post("/api/explain", &deep), 400, "not JSON").await;
+}
+
+/// The verbs' client against the listener itself, over TCP.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_and_the_listener_understand_each_other() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let errors = vec!["a.yaml:1:1 one".to_owned()];
+    let token = Token::new("ops".into(), Sha256::digest(b"word").into(), Role::Admin);
+    let fake = Fake { tokens: [token].into(), reload: Err(errors), ..fake() };
+    let app = Arc::new(Admin::new(Arc::new(fake)));
+    tokio::spawn(async move {
+        let (_stop, watch) = tokio::sync::watch::channel(true);
+        while let Ok((stream, _)) = listener.accept().await {
+            let stream = pingora::protocols::l4::stream::Stream::from(stream);
+            app.process_new_http(ServerSession::new_http1(Box::new(stream)), &watch).await;
+        }
+    });
+    let asking = tokio::task::spawn_blocking(move || {
+        let known = client::Client::new(&address, Some("word"));
+        let unknown = client::Client::new(&address, None);
+        let reload = known.post("/api/reload", &json!({}));
+        (known.get("/status"), reload, unknown.get("/status"))
+    });
+    let (status, reload, refused) = asking.await.unwrap();
+    assert_eq!(status, Ok(json!({"revision": "abc"})));
+    let reload = reload.unwrap_err();
+    assert!(reload.ends_with("the old one goes on\na.yaml:1:1 one"), "{reload}");
+    assert_eq!(refused.unwrap_err(), "a bearer token is required (401)");
+}
