@@ -178,7 +178,7 @@ fn fifty_reloads_under_load_cost_no_request_and_no_connection() {
         while !is_over.load(Ordering::Acquire) {
             let response = connection.send(&request).expect("the connection was dropped");
             assert_eq!((response.status, &*response.body), (200, &b"ok"[..]), "{response:?}");
-            assert_eq!(response.header("connection"), None);
+            assert_ne!(response.header("connection"), Some("close"));
             served.fetch_add(1, Ordering::Relaxed);
         }
     };

@@ -34,7 +34,10 @@ impl Response {
 
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|err| panic!("{err} in {self:?}"))
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => value,
+            Err(err) => panic!("{err} in {self:?}"),
+        }
     }
 
     /// Holds that this is our own refusal (RFC 9457), with its stable word.
@@ -131,7 +134,10 @@ impl Request {
     /// One request on a connection of its own.
     #[track_caller]
     pub fn send(&self) -> Response {
-        self.try_send().unwrap_or_else(|err| panic!("{} {}: {err}", self.method, self.target))
+        match self.try_send() {
+            Ok(response) => response,
+            Err(err) => panic!("{} {}: {err}", self.method, self.target),
+        }
     }
 
     pub fn try_send(&self) -> io::Result<Response> {
@@ -154,7 +160,10 @@ pub struct Connection {
 impl Connection {
     #[track_caller]
     pub fn open(address: SocketAddr) -> Self {
-        Self::try_open(address).unwrap_or_else(|err| panic!("connect to {address}: {err}"))
+        match Self::try_open(address) {
+            Ok(connection) => connection,
+            Err(err) => panic!("connect to {address}: {err}"),
+        }
     }
 
     pub fn try_open(address: SocketAddr) -> io::Result<Self> {

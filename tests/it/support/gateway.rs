@@ -54,9 +54,11 @@ impl Gateway {
     /// addresses, `$DIR` its folder, and each `$NAME` of `variables` its value.
     #[track_caller]
     pub fn start(yaml: &str, variables: &[(&str, &str)]) -> Self {
-        Self::try_start(yaml, variables).unwrap_or_else(|exit| {
-            panic!("the gateway ended with {:?}: {}", exit.code, exit.said())
-        })
+        // No closure here or below: it would hide the line of the test that called.
+        match Self::try_start(yaml, variables) {
+            Ok(gateway) => gateway,
+            Err(exit) => panic!("the gateway ended with {:?}: {}", exit.code, exit.said()),
+        }
     }
 
     /// The same, for a gateway that may refuse to start.

@@ -20,6 +20,7 @@ pub use upstream::{Behaviour, Gate, Upstream, reply};
 pub const HANG: Duration = Duration::from_secs(20);
 
 /// Polls until `condition` holds. Panics with `what` when it never does.
+#[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + HANG;
     while !condition() {
