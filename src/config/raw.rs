@@ -1,5 +1,5 @@
 //! The configuration as written: serde and nothing else. Every word stays a string here; compiling
-//! parses it. Structs of `Option`s, because those give serde_yaml the exact path and line.
+//! parses it. Structs of `Option`s: what is not written is absent, and defaults are set later.
 use std::{collections::BTreeMap, fmt};
 
 use serde::{
@@ -143,23 +143,12 @@ impl<'de> Deserialize<'de> for Word {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a word")
             }
+            // The decoder gives every scalar as text: a float would turn `1.20` into `1.2`.
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
                 Ok(Word(text.to_owned()))
             }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Word, E> {
-                Ok(Word(value.to_string()))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Word, E> {
-                Ok(Word(value.to_string()))
-            }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Word, E> {
-                Ok(Word(value.to_string()))
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Word, E> {
-                Ok(Word(value.to_string()))
-            }
         }
-        deserializer.deserialize_any(Scalar)
+        deserializer.deserialize_str(Scalar)
     }
 }
 
