@@ -5,7 +5,7 @@ use std::fmt;
 pub mod mask;
 mod render;
 
-pub use render::render;
+pub use render::{render, render_each};
 
 /// One problem. `path` names the place in the file (`routes[2].match.paths[0]`); the line and
 /// column are found from it when the problem is shown, unless `at` says them.
@@ -35,6 +35,17 @@ pub trait Places {
 
     /// The text of a line, from 1, without its line break.
     fn line(&self, line: usize) -> Option<&str>;
+}
+
+impl Diagnostic {
+    /// For an unknown key that is near a known one: where that one would stand.
+    #[must_use]
+    pub fn meant(&self) -> Option<Path> {
+        let word = self.hint.as_deref()?.strip_prefix("did you mean `")?.split('`').next()?;
+        let mut path = self.path.clone();
+        path.0.pop()?;
+        Some(path.key(word))
+    }
 }
 
 /// A place in the file, step by step.

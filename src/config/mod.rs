@@ -41,7 +41,10 @@ impl Failure {
     /// Adds problems found in `partial`, save those that only follow from what was missing there.
     #[must_use]
     pub fn with(mut self, further: Problems) -> Self {
-        let known: Vec<Path> = self.diagnostics.iter().map(|known| known.path.clone()).collect();
+        let mut known: Vec<Path> =
+            self.diagnostics.iter().map(|known| known.path.clone()).collect();
+        // What was meant is not missing besides.
+        known.extend(self.diagnostics.iter().filter_map(Diagnostic::meant));
         let follows =
             |path: &Path| known.iter().any(|known| known.contains(path) || path.contains(known));
         self.diagnostics.extend(further.0.into_iter().filter(|problem| !follows(&problem.path)));
@@ -87,6 +90,12 @@ impl Revision {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Of a configuration that will not run.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(String::new())
     }
 
     fn of(hash: Sha256) -> Self {

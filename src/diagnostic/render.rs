@@ -11,6 +11,12 @@ const WIDTH: usize = 120;
 /// lines are masked. Ends with a line break unless there is no problem.
 #[must_use]
 pub fn render(problems: &[Diagnostic], places: &dyn Places) -> String {
+    render_each(problems, places).iter().map(|shown| format!("{shown}\n")).collect()
+}
+
+/// As [`render`], a text a problem, each without a line break at its end.
+#[must_use]
+pub fn render_each(problems: &[Diagnostic], places: &dyn Places) -> Vec<String> {
     let mut placed: Vec<(Option<Place>, &Diagnostic)> = problems
         .iter()
         .map(|problem| (problem.at.or_else(|| places.locate(&problem.path)), problem))
@@ -18,10 +24,11 @@ pub fn render(problems: &[Diagnostic], places: &dyn Places) -> String {
     placed.sort_by(|(a, first), (b, second)| (a, &first.path).cmp(&(b, &second.path)));
     // The same fault seen by two stages is one fault.
     placed.dedup_by(|(a, first), (b, second)| a == b && first.message == second.message);
-    let mut out = String::new();
+    let mut shown = Vec::new();
     // Many problems may share one very long line, which is then searched for secrets once.
     let mut last: Option<(usize, Masked)> = None;
     for (place, problem) in placed.iter().take(MOST) {
+        let mut out = String::new();
         head(&mut out, *place, problem, places);
         if let Some(place) = place {
             if last.as_ref().is_none_or(|(line, _)| *line != place.line) {
@@ -34,11 +41,13 @@ pub fn render(problems: &[Diagnostic], places: &dyn Places) -> String {
         if let Some(hint) = &problem.hint {
             let _ = writeln!(out, "  hint: {}", printable(hint));
         }
+        out.truncate(out.trim_end().len());
+        shown.push(out);
     }
     if placed.len() > MOST {
-        out.push_str("more problems were left out: mend these first\n");
+        shown.push("more problems were left out: mend these first".to_owned());
     }
-    out
+    shown
 }
 
 fn head(out: &mut String, place: Option<Place>, problem: &Diagnostic, places: &dyn Places) {

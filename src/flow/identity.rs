@@ -20,6 +20,8 @@ pub struct Consumer {
 pub struct Credential {
     /// Unique within its consumer; safe to log.
     pub id: Arc<str>,
+    /// `consumer/id`: unique among all.
+    pub full_id: Arc<str>,
     pub consumer: Arc<Consumer>,
     /// Seconds since the epoch from which it is no longer good.
     pub expires: Option<u64>,

@@ -1,4 +1,6 @@
 //! Our refusals: a closed list of codes, each with its status and title in one place.
+use std::fmt::Display;
+
 use http::{HeaderName, HeaderValue};
 
 macro_rules! codes {
@@ -71,7 +73,7 @@ impl Rejection {
     }
 
     #[must_use]
-    pub fn cause(mut self, cause: impl ToString) -> Self {
+    pub fn cause(mut self, cause: impl Display) -> Self {
         self.cause = Some(cause.to_string());
         self
     }

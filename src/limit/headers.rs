@@ -37,6 +37,13 @@ pub struct Policies {
     names_bytes: usize,
 }
 
+/// No windows, and so no fields.
+impl Default for Policies {
+    fn default() -> Self {
+        Self { names: Vec::new(), value: HeaderValue::from_static(""), names_bytes: 0 }
+    }
+}
+
 impl Policies {
     /// `windows` are in the order of their charges.
     ///

@@ -11,6 +11,8 @@ mod shard;
 pub mod state;
 pub mod table;
 
+pub use concurrency::Concurrency;
+pub use flood::Flood;
 pub use gcra::Rate;
 pub use key::{Key, LimitId, Subject};
 pub use state::{Charge, State, States};

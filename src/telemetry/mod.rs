@@ -2,3 +2,11 @@
 //! and write down; neither decides anything.
 pub mod access_log;
 pub mod metrics;
+
+pub use self::{
+    access_log::{AccessLog, Record},
+    metrics::{
+        AuthMetrics, AuthOutcome, ConsumerMetrics, LimitMetrics, LimitOutcome, Metrics,
+        RouteMetrics, UpstreamMetrics,
+    },
+};

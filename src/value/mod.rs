@@ -5,3 +5,4 @@ pub mod host;
 pub mod path;
 pub mod secret;
 pub mod size;
+pub mod template;

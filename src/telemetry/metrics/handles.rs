@@ -134,15 +134,14 @@ outcomes! {
         /// No credential of this kind in the request.
         Missing = "rejected" "missing";
         Malformed = "rejected" "malformed";
+        /// In two places, or twice in one.
+        Duplicate = "rejected" "duplicate";
         Unknown = "rejected" "unknown";
         /// The credential is known and its secret is not this one.
         Wrong = "rejected" "wrong";
         Expired = "rejected" "expired";
-        /// Too many failures from this address: not looked at.
-        Flooded = "rejected" "flooded";
         /// Too many verifications at a time: not looked at.
         Busy = "error" "busy";
-        Failed = "error" "failed";
     }
 }
 
