@@ -11,10 +11,7 @@ use http::{
     uri::Authority,
 };
 
-use super::{
-    reply::Problem,
-    token::{Role, Token},
-};
+use super::{Role, Token, reply::Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

@@ -5,7 +5,6 @@ pub mod client;
 mod guard;
 mod page;
 mod reply;
-mod token;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,14 +13,12 @@ use http::{Response, request::Parts};
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
-pub use self::{
-    guard::Caller,
-    token::{Role, Token},
-};
+pub use self::guard::Caller;
 use self::{
     page::Page,
     reply::{Problem, Reply},
 };
+pub use crate::gateway::token::{Role, Token};
 
 /// The longest body that is read.
 const BODY: usize = 64 * 1024;

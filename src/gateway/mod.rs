@@ -1,2 +1,67 @@
-//! (to come)
+//! What runs: one configuration, compiled. A snapshot is immutable; what must outlive it (counters,
+//! health, pools, the log) is in [`Shared`] and found again by name.
+
+pub mod compile;
+pub mod edge;
 pub mod matcher;
+pub mod route;
+mod shared;
+pub mod token;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+pub use self::shared::Shared;
+use self::{edge::Edge, matcher::Matcher, route::Route};
+use ahash::AHashMap;
+
+use crate::{
+    config::Revision,
+    telemetry::{
+        AuthMetrics, ConsumerMetrics, RouteMetrics, UpstreamMetrics, access_log::Destination,
+    },
+    upstream::Upstream,
+    value::cidr::Networks,
+};
+
+/// One compiled configuration.
+pub struct Gateway {
+    pub revision: Revision,
+    pub process: Process,
+    pub edge: Edge,
+    pub trusted_proxies: Networks,
+    pub path_rules: crate::value::path::Rules,
+    pub matcher: Matcher,
+    /// By the matcher's numbers.
+    pub routes: Box<[Arc<Route>]>,
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub admin: Admin,
+    pub access_log: Destination,
+    pub consumers: AHashMap<Arc<str>, Arc<ConsumerMetrics>>,
+    /// Counts the requests that no route matched.
+    pub unrouted: Arc<RouteMetrics>,
+    pub upstream_metrics: AHashMap<Arc<str>, Arc<UpstreamMetrics>>,
+    pub authenticators: AHashMap<Arc<str>, Arc<AuthMetrics>>,
+    /// Query parameters that carry keys: masked in the log.
+    pub secret_parameters: Box<[Arc<str>]>,
+}
+
+/// What only a new process can change: a reload that differs here is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Threads that serve requests; at least one.
+    pub workers: usize,
+    pub listeners: Box<[Listener]>,
+    pub admin: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    pub is_h2c: bool,
+}
+
+pub struct Admin {
+    pub tokens: Arc<[token::Token]>,
+    pub grace_period: Duration,
+}

@@ -25,7 +25,12 @@ impl PathPattern {
             return match Regex::new(regex) {
                 _ if regex.is_empty() => Err("a regex must follow \"~\"".to_owned()),
                 Ok(regex) => Ok(Self::Regex(regex)),
-                Err(why) => Err(format!("{regex:?} is not a regex: {why}")),
+                Err(why) => {
+                    // The lines before the last draw the place, which the file's own line shows.
+                    let why = why.to_string();
+                    let why = why.lines().last().unwrap_or_default();
+                    Err(format!("{regex:?} is not a regex: {}", why.trim_start_matches("error: ")))
+                }
             };
         }
         if !text.starts_with('/') {

@@ -30,7 +30,8 @@ impl Token {
 
     /// The token of `tokens` that `word` is. Looks at all of them, so that the time says neither
     /// which one it was nor how near it came.
-    pub(super) fn find<'a>(tokens: &'a [Self], word: &[u8]) -> Option<&'a Self> {
+    #[must_use]
+    pub fn find<'a>(tokens: &'a [Self], word: &[u8]) -> Option<&'a Self> {
         let hash = Sha256::digest(word);
         let none = u32::MAX;
         let mut found = none;

@@ -1,0 +1,280 @@
+//! `server`, `listeners`, `admin` and `telemetry`.
+use std::{collections::BTreeSet, net::SocketAddr, path::Path as FilePath, time::Duration};
+
+use super::words::{choice_or, duration_or, name, number_or, size_or};
+use crate::{
+    config::raw::{self, Word},
+    diagnostic::{Path, Problems},
+    gateway::{
+        Admin, Listener, Process,
+        edge::Edge,
+        token::{Role, Token},
+    },
+    telemetry::access_log::Destination,
+    value::{cidr::Networks, path::Rules},
+};
+
+const ADMIN: &str = "127.0.0.1:9900";
+
+pub(super) struct Compiled {
+    pub edge: Edge,
+    pub trusted_proxies: Networks,
+    pub path_rules: Rules,
+    /// Bytes; what routes without `body_limit` accept.
+    pub request_body: u64,
+    pub auth_failures: u64,
+}
+
+pub(super) fn compile(
+    server: Option<&raw::Server>,
+    path: &Path,
+    problems: &mut Problems,
+) -> Compiled {
+    let none = raw::Server::default();
+    let server = server.unwrap_or(&none);
+    let no_limits = raw::Limits::default();
+    let limits = server.limits.as_ref().unwrap_or(&no_limits);
+    let at = path.key("limits");
+    let seconds = Duration::from_secs;
+    // Pingora's own parser stops at 256 headers and 1 MiB, whatever is configured here.
+    let headers =
+        number_or(limits.request_headers, 100, 1..=256, &at.key("request_headers"), problems);
+    let header_size = bounded_size(
+        limits.request_header_size.as_ref(),
+        32 << 10,
+        1 << 20,
+        &at.key("request_header_size"),
+        problems,
+    );
+    let uri = bounded_size(
+        limits.request_uri.as_ref(),
+        8 << 10,
+        64 << 10,
+        &at.key("request_uri"),
+        problems,
+    );
+    let mut timeout = |word: &Option<Word>, default, key| {
+        duration_or(word.as_ref(), seconds(default), &at.key(key), problems)
+    };
+    let edge = Edge {
+        headers,
+        header_size,
+        uri,
+        header_timeout: timeout(&limits.header_timeout, 10, "header_timeout"),
+        body_timeout: timeout(&limits.body_timeout, 30, "body_timeout"),
+        keepalive_timeout: timeout(&limits.keepalive_timeout, 75, "keepalive_timeout"),
+        keepalive_requests: number_or(
+            limits.keepalive_requests,
+            10_000,
+            0..=u32::MAX,
+            &at.key("keepalive_requests"),
+            problems,
+        ),
+    };
+    Compiled {
+        edge,
+        trusted_proxies: networks(
+            server.trusted_proxies.as_deref(),
+            &path.key("trusted_proxies"),
+            problems,
+        ),
+        path_rules: Rules { merge_slashes: server.merge_slashes.unwrap_or(true) },
+        request_body: size_or(
+            limits.request_body.as_ref(),
+            10 << 20,
+            &at.key("request_body"),
+            problems,
+        ),
+        auth_failures: limits.auth_failures.unwrap_or(10_000),
+    }
+}
+
+fn bounded_size(
+    word: Option<&Word>,
+    default: usize,
+    most: usize,
+    path: &Path,
+    problems: &mut Problems,
+) -> usize {
+    let size = usize::try_from(size_or(word, default as u64, path, problems)).unwrap_or(usize::MAX);
+    if (64..=most).contains(&size) {
+        return size;
+    }
+    problems.add(path, format!("must be from 64 bytes to {} KiB", most >> 10));
+    default
+}
+
+fn networks(words: Option<&[Word]>, path: &Path, problems: &mut Problems) -> Networks {
+    let texts: Vec<&str> = words.unwrap_or_default().iter().map(|word| word.0.as_str()).collect();
+    match Networks::parse(&texts) {
+        Ok(networks) => networks,
+        Err((index, why)) => {
+            problems.add(&path.index(index), why);
+            Networks::default()
+        }
+    }
+}
+
+pub(super) fn process(raw: &raw::Config, root: &Path, problems: &mut Problems) -> Process {
+    let wanted = raw.server.as_ref().and_then(|server| server.workers);
+    let at = root.key("server").key("workers");
+    let workers = match number_or(wanted, 0_usize, 0..=1024, &at, problems) {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    };
+    let admin = raw.admin.as_ref().and_then(|admin| admin.address.as_ref());
+    let at = root.key("admin").key("address");
+    let admin = admin.map_or(ADMIN, |word| word.0.as_str());
+    let admin = problems.keep(&at, address(admin)).unwrap_or_else(unset);
+    Process { workers, listeners: listeners(raw, root, problems).into(), admin }
+}
+
+fn listeners(raw: &raw::Config, root: &Path, problems: &mut Problems) -> Vec<Listener> {
+    let at = root.key("listeners");
+    let listeners = raw.listeners.as_deref().unwrap_or_default();
+    if listeners.is_empty() {
+        problems.add_with_hint(
+            &at,
+            "there is no listener",
+            "write `listeners: [{name: http, address: \"0.0.0.0:8080\"}]`",
+        );
+    }
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    let mut compiled = Vec::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        let at = at.index(index);
+        let Some(Word(text)) = &listener.address else {
+            problems.add(&at, "`address` is missing, such as 0.0.0.0:8080");
+            continue;
+        };
+        let Some(address) = problems.keep(&at.key("address"), address(text)) else { continue };
+        let label =
+            listener.name.as_ref().map_or_else(|| format!("listener{index}"), |it| it.0.clone());
+        problems.keep(&at.key("name"), name(&label));
+        if !names.insert(label.clone()) {
+            problems.add(&at.key("name"), format!("`{label}` names another listener already"));
+        }
+        if !addresses.insert(address) && address.port() != 0 {
+            problems.add(&at.key("address"), format!("{address} is another listener's already"));
+        }
+        compiled.push(Listener {
+            name: label.into(),
+            address,
+            is_h2c: listener.h2c.unwrap_or(false),
+        });
+    }
+    compiled
+}
+
+fn unset() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// An IP address and a port; names are not looked up here, nor is a port tried.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.strip_prefix("localhost:").map_or_else(
+        || text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}")),
+        |port| format!("127.0.0.1:{port}"),
+    );
+    text.parse().map_err(|_| {
+        format!("`{text}` is not an address and port such as 127.0.0.1:8080 or [::]:8080")
+    })
+}
+
+pub(super) fn admin(
+    raw: &raw::Config,
+    process: &Process,
+    root: &Path,
+    problems: &mut Problems,
+) -> Admin {
+    let at = root.key("admin");
+    let none = raw::Admin::default();
+    let admin = raw.admin.as_ref().unwrap_or(&none);
+    let mut tokens = Vec::new();
+    for (index, token) in admin.tokens.as_deref().unwrap_or_default().iter().enumerate() {
+        let at = at.key("tokens").index(index);
+        let Some(Word(id)) = &token.id else {
+            problems.add(&at, "`id` is missing");
+            continue;
+        };
+        problems.keep(&at.key("id"), name(id));
+        let role = choice_or(
+            token.role.as_ref(),
+            Role::Viewer,
+            &[("admin", Role::Admin), ("viewer", Role::Viewer)],
+            &at.key("role"),
+            problems,
+        );
+        let hash = match &token.hash {
+            Some(Word(hash)) => problems.keep(&at.key("hash"), sha256(hash)),
+            None => {
+                problems.add(&at, "`hash` is missing: `sha256:` and 64 hexadecimal digits");
+                None
+            }
+        };
+        if let Some(hash) = hash {
+            tokens.push(Token::new(id.as_str().into(), hash, role));
+        }
+    }
+    if tokens.is_empty() && !process.admin.ip().is_loopback() && admin.tokens.is_none() {
+        problems.add_with_hint(
+            &at.key("address"),
+            format!("{} is not a loopback address and there are no `tokens`", process.admin),
+            "listen on 127.0.0.1, or add `tokens` (hash one with `tollgate key hash`)",
+        );
+    }
+    let grace = raw.server.as_ref().and_then(|server| server.grace_period.as_ref());
+    let path = root.key("server").key("grace_period");
+    let grace_period = duration_or(grace, Duration::from_secs(30), &path, problems);
+    Admin { tokens: tokens.into(), grace_period }
+}
+
+/// `sha256:` and 64 hexadecimal digits.
+pub(super) fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let wrong = || "must be `sha256:` and 64 hexadecimal digits; `tollgate key hash` makes one";
+    let digits = text.strip_prefix("sha256:").ok_or_else(wrong)?;
+    if digits.len() != 64 || !digits.is_ascii() {
+        return Err(wrong().to_owned());
+    }
+    let mut hash = [0_u8; 32];
+    for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        if pair.contains('+') {
+            return Err(wrong().to_owned());
+        }
+    }
+    Ok(hash)
+}
+
+pub(super) struct Telemetry {
+    pub access_log: Destination,
+    pub consumer_labels: usize,
+}
+
+pub(super) fn telemetry(
+    telemetry: Option<&raw::Telemetry>,
+    root: &Path,
+    base_dir: &FilePath,
+    problems: &mut Problems,
+) -> Telemetry {
+    let at = root.key("telemetry");
+    let log = telemetry.and_then(|it| it.access_log.as_ref());
+    let access_log = log.map_or(Destination::Off, |log| {
+        let at = at.key("access_log");
+        choice_or(log.format.as_ref(), (), &[("json", ())], &at.key("format"), problems);
+        match log.path.as_ref().map(|word| word.0.as_str()) {
+            Some("stdout") => Destination::Stdout,
+            Some("stderr") => Destination::Stderr,
+            Some("") | None => {
+                problems.add(&at, "`path` is missing: a file, or `stdout`");
+                Destination::Off
+            }
+            Some(file) => Destination::Path(base_dir.join(file)),
+        }
+    });
+    let labels = telemetry.and_then(|it| it.metrics.as_ref()).and_then(|it| it.consumers);
+    let at = at.key("metrics").key("consumers");
+    let consumer_labels = number_or(labels, 100_usize, 0..=100_000, &at, problems);
+    Telemetry { access_log, consumer_labels }
+}

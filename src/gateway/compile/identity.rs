@@ -1,0 +1,286 @@
+//! Consumers with their credentials, and the authenticators that know them.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use http::{HeaderName, HeaderValue};
+
+use super::{
+    edge::sha256,
+    limits::Plans,
+    words::{name, resolve},
+};
+use crate::{
+    auth::{Authenticator, Method, api_key, basic},
+    config::raw::{self, Map, Word},
+    diagnostic::{Path, Problems},
+    flow::identity::{Consumer, Credential},
+    gateway::Shared,
+};
+
+/// All consumers' credentials, indexed as the authenticators need them.
+pub(super) struct Identities {
+    names: Vec<Arc<str>>,
+    keys: Vec<([u8; 32], Arc<Credential>)>,
+    passwords: Vec<basic::Password>,
+}
+
+impl Identities {
+    pub(super) fn names(&self) -> Box<[Arc<str>]> {
+        self.names.clone().into()
+    }
+}
+
+pub(super) fn consumers(
+    raw: &raw::Config,
+    plans: &Plans,
+    root: &Path,
+    problems: &mut Problems,
+) -> Identities {
+    let mut found = Identities { names: Vec::new(), keys: Vec::new(), passwords: Vec::new() };
+    let mut places = Places::default();
+    for (consumer, raw) in raw.consumers.iter().flatten() {
+        let at = root.key("consumers").key(consumer);
+        let Some(()) = problems.keep(&at, name(consumer)) else { continue };
+        if let Some(Word(plan)) = &raw.plan {
+            resolve(plan, "plan", &plans.windows, &at.key("plan"), problems);
+        }
+        let groups = words(raw.groups.as_deref(), &at.key("groups"), problems, name);
+        let compiled = Arc::new(Consumer {
+            name: consumer.as_str().into(),
+            plan: raw.plan.as_ref().map(|plan| plan.0.as_str().into()),
+            name_header: header(consumer),
+            groups_header: (!groups.is_empty()).then(|| header(&groups.join(", "))),
+            groups,
+        });
+        found.names.push(compiled.name.clone());
+        keys(raw, &compiled, &at, &mut places, &mut found, problems);
+        passwords(raw, &compiled, &at, &mut places, &mut found, problems);
+    }
+    found
+}
+
+/// Where each secret and user name stood first, to name both places of a clash.
+#[derive(Default)]
+struct Places {
+    hashes: BTreeMap<[u8; 32], String>,
+    users: BTreeMap<String, String>,
+}
+
+fn keys(
+    raw: &raw::Consumer,
+    consumer: &Arc<Consumer>,
+    at: &Path,
+    places: &mut Places,
+    found: &mut Identities,
+    problems: &mut Problems,
+) {
+    let mut ids = BTreeSet::new();
+    for (index, key) in raw.api_keys.as_deref().unwrap_or_default().iter().enumerate() {
+        let at = at.key("api_keys").index(index);
+        let (Some(Word(id)), Some(Word(hash))) = (&key.id, &key.hash) else {
+            problems.add_with_hint(
+                &at,
+                "`id` and `hash` are both needed",
+                format!("`tollgate key new {}` makes a key and these lines", consumer.name),
+            );
+            continue;
+        };
+        problems.keep(&at.key("id"), name(id));
+        if !ids.insert(id) {
+            problems
+                .add(&at.key("id"), format!("`{id}` names another key of this consumer already"));
+        }
+        let scopes = words(key.scopes.as_deref(), &at.key("scopes"), problems, scope);
+        let expires = key
+            .expires
+            .as_ref()
+            .and_then(|word| problems.keep(&at.key("expires"), timestamp(&word.0)));
+        let Some(hash) = problems.keep(&at.key("hash"), sha256(hash)) else { continue };
+        let place = format!("{}/{id}", consumer.name);
+        if let Some(first) = places.hashes.insert(hash, place) {
+            problems.add(&at.key("hash"), format!("the same key is {first}'s already"));
+        }
+        found.keys.push((hash, credential(consumer, id, expires, scopes)));
+    }
+}
+
+fn passwords(
+    raw: &raw::Consumer,
+    consumer: &Arc<Consumer>,
+    at: &Path,
+    places: &mut Places,
+    found: &mut Identities,
+    problems: &mut Problems,
+) {
+    for (index, password) in raw.basic.as_deref().unwrap_or_default().iter().enumerate() {
+        let at = at.key("basic").index(index);
+        let (Some(Word(user)), Some(Word(hash))) = (&password.username, &password.password_hash)
+        else {
+            problems.add(&at, "`username` and `password_hash` are both needed");
+            continue;
+        };
+        if user.is_empty()
+            || user.len() > 255
+            || user.contains([':', '"', '\\'])
+            || user.chars().any(char::is_control)
+            || HeaderValue::from_str(user).is_err()
+        {
+            problems.add(
+                &at.key("username"),
+                "a user name is 1 to 255 printable ASCII characters without a colon (RFC 7617), quote or backslash",
+            );
+            continue;
+        }
+        if let Some(first) = places.users.insert(user.clone(), consumer.name.to_string()) {
+            problems
+                .add(&at.key("username"), format!("`{user}` is a user name of {first} already"));
+        }
+        let credential = credential(consumer, user, None, Box::default());
+        let compiled = basic::Password::new(user, hash, credential);
+        if let Some(compiled) = problems.keep(&at.key("password_hash"), compiled) {
+            found.passwords.push(compiled);
+        }
+    }
+}
+
+fn credential(
+    consumer: &Arc<Consumer>,
+    id: &str,
+    expires: Option<u64>,
+    scopes: Box<[Arc<str>]>,
+) -> Arc<Credential> {
+    Arc::new(Credential {
+        id: id.into(),
+        full_id: format!("{}/{id}", consumer.name).into(),
+        consumer: consumer.clone(),
+        expires,
+        scope_header: (!scopes.is_empty()).then(|| header(&scopes.join(" "))),
+        id_header: header(id),
+        scopes,
+    })
+}
+
+/// Only called with words whose characters were checked; an empty value stands for the impossible.
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn words(
+    words: Option<&[Word]>,
+    path: &Path,
+    problems: &mut Problems,
+    check: fn(&str) -> Result<(), String>,
+) -> Box<[Arc<str>]> {
+    let mut kept = Vec::new();
+    for (index, Word(text)) in words.unwrap_or_default().iter().enumerate() {
+        if problems.keep(&path.index(index), check(text)).is_some() {
+            kept.push(Arc::from(text.as_str()));
+        }
+    }
+    kept.into()
+}
+
+/// RFC 6749 section 3.3.
+fn scope(text: &str) -> Result<(), String> {
+    let is_fine = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+    if text.is_empty() || !text.chars().all(is_fine) {
+        return Err(format!("`{}` is not a scope (RFC 6749 section 3.3)", text.escape_debug()));
+    }
+    Ok(())
+}
+
+/// RFC 3339, to seconds since the epoch. A time before 1970 is long past: zero.
+fn timestamp(text: &str) -> Result<u64, String> {
+    let parsed: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not a time such as 2027-01-01T00:00:00Z (RFC 3339)"))?;
+    Ok(u64::try_from(parsed.as_second()).unwrap_or(0))
+}
+
+pub(super) fn authenticators(
+    raw: &raw::Config,
+    identities: &Identities,
+    shared: &Shared,
+    root: &Path,
+    problems: &mut Problems,
+) -> Map<Arc<Authenticator>> {
+    let keys = Arc::new(api_key::Index::new(identities.keys.iter().cloned()));
+    let users = Arc::new(basic::Index::new(identities.passwords.iter().cloned()));
+    let make_key = |config| Method::ApiKey(api_key::ApiKey::new(config, keys.clone()));
+    let make_basic = |realm: &str| {
+        basic::Basic::new(realm, users.clone(), shared.passwords.clone()).map(Method::Basic)
+    };
+    let mut methods = Map::new();
+    methods.insert("api_key".to_owned(), make_key(api_key::Config::default()));
+    if let Ok(method) = make_basic("Tollgate") {
+        methods.insert("basic".to_owned(), method);
+    }
+    for (label, raw) in raw.authenticators.iter().flatten() {
+        let at = root.key("authenticators").key(label);
+        problems.keep(&at, name(label));
+        let method = match (&raw.api_key, &raw.basic) {
+            (Some(raw), None) => api_key_config(raw, &at.key("api_key"), problems).map(make_key),
+            (None, Some(raw)) => {
+                let realm = raw.realm.as_ref().map_or("Tollgate", |realm| realm.0.as_str());
+                problems.keep(&at.key("basic").key("realm"), make_basic(realm))
+            }
+            _ => {
+                problems.add(&at, "exactly one method is needed: `api_key` or `basic`");
+                None
+            }
+        };
+        if let Some(method) = method {
+            methods.insert(label.clone(), method);
+        }
+    }
+    methods
+        .into_iter()
+        .map(|(label, method)| {
+            let name: Arc<str> = label.as_str().into();
+            (label, Arc::new(Authenticator { name, method }))
+        })
+        .collect()
+}
+
+fn api_key_config(
+    raw: &raw::ApiKey,
+    at: &Path,
+    problems: &mut Problems,
+) -> Option<api_key::Config> {
+    let mut config = api_key::Config::default();
+    if let Some(Word(header)) = &raw.header {
+        match HeaderName::from_bytes(header.as_bytes()) {
+            Ok(header) if header == http::header::AUTHORIZATION => {
+                problems.add_with_hint(
+                    &at.key("header"),
+                    "`Authorization` carries a scheme",
+                    "`bearer: true` takes `Authorization: Bearer tg_…`",
+                );
+            }
+            Ok(header) => config.header = Some(header),
+            Err(_) => {
+                let text = header.escape_debug();
+                problems.add(&at.key("header"), format!("`{text}` is not a header name"));
+            }
+        }
+    }
+    config.bearer = raw.bearer.unwrap_or(true);
+    config.query = raw.query.as_ref().map(|query| query.0.as_str().into());
+    if config.query.as_deref() == Some("") {
+        problems.add(&at.key("query"), "the name of a query parameter is needed");
+        return None;
+    }
+    Some(config)
+}
+
+/// The query parameters that keys may come in.
+pub(super) fn secret_parameters(raw: &raw::Config) -> Box<[Arc<str>]> {
+    raw.authenticators
+        .iter()
+        .flat_map(BTreeMap::values)
+        .filter_map(|it| it.api_key.as_ref()?.query.as_ref())
+        .map(|word| word.0.as_str().into())
+        .collect()
+}

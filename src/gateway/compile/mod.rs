@@ -1,0 +1,104 @@
+//! From the raw configuration to a [`Gateway`]: every word parsed, every name resolved, every
+//! problem collected. Reads local files that the configuration names (certificates) and nothing
+//! remote, so a reload never waits for a third party.
+
+mod edge;
+mod identity;
+mod limits;
+mod routes;
+mod upstreams;
+mod words;
+
+pub use self::words::name;
+use std::{path::Path as FilePath, sync::Arc};
+
+use ahash::AHashMap;
+
+use super::{Gateway, Shared};
+use crate::{
+    config::{Revision, raw},
+    diagnostic::{Path, Problems},
+    telemetry::{ConsumerMetrics, metrics::UNROUTED},
+};
+
+/// Compiles against `shared`, which keeps its counters. Nothing that runs is touched.
+///
+/// # Errors
+/// Every problem there is, each with its place in the file.
+pub fn compile(
+    raw: &raw::Config,
+    revision: &Revision,
+    base_dir: &FilePath,
+    shared: &Shared,
+) -> Result<Gateway, Problems> {
+    let root = Path::root();
+    let mut problems = Problems::default();
+    version(raw, &root, &mut problems);
+
+    let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
+    let process = edge::process(raw, &root, &mut problems);
+    let admin = edge::admin(raw, &process, &root, &mut problems);
+    let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
+    let plans = limits::plans(raw, shared, &root, &mut problems);
+    let identities = identity::consumers(raw, &plans, &root, &mut problems);
+    let authenticators = identity::authenticators(raw, &identities, shared, &root, &mut problems);
+    let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);
+    let scene = routes::Scene {
+        shared,
+        plans: &plans,
+        authenticators: &authenticators,
+        upstreams: &upstreams,
+        request_body: edge.request_body,
+        auth_failures: edge.auth_failures,
+    };
+    let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
+
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Gateway {
+        revision: revision.clone(),
+        process,
+        edge: edge.edge,
+        trusted_proxies: edge.trusted_proxies,
+        path_rules: edge.path_rules,
+        matcher,
+        routes,
+        upstreams,
+        admin,
+        access_log: telemetry.access_log,
+        consumers: consumers(&identities.names(), telemetry.consumer_labels, shared),
+        unrouted: shared.metrics.route(UNROUTED),
+        upstream_metrics: counted(raw.upstreams.iter().flat_map(|it| it.keys()), |name| {
+            shared.metrics.upstream(name)
+        }),
+        authenticators: counted(authenticators.keys(), |name| shared.metrics.authenticator(name)),
+        secret_parameters: identity::secret_parameters(raw),
+    })
+}
+
+fn consumers(
+    names: &[Arc<str>],
+    labels: usize,
+    shared: &Shared,
+) -> AHashMap<Arc<str>, Arc<ConsumerMetrics>> {
+    let plain: Vec<&str> = names.iter().map(|name| &**name).collect();
+    names.iter().cloned().zip(shared.metrics.consumers(&plain, labels)).collect()
+}
+
+fn counted<'a, T>(
+    names: impl Iterator<Item = &'a String>,
+    handle: impl Fn(&str) -> Arc<T>,
+) -> AHashMap<Arc<str>, Arc<T>> {
+    names.map(|name| (Arc::from(name.as_str()), handle(name))).collect()
+}
+
+fn version(raw: &raw::Config, root: &Path, problems: &mut Problems) {
+    match raw.version {
+        Some(1) => {}
+        Some(other) => {
+            problems.add(&root.key("version"), format!("version {other} is not known; write 1"));
+        }
+        None => problems.add_with_hint(root, "`version` is missing", "begin with `version: 1`"),
+    }
+}

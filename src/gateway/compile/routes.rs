@@ -1,0 +1,390 @@
+//! `routes`: the match, the policies in their order, and the action.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::{
+    limits::{self, Plans},
+    words::{name, number_or, resolve, size_or, unknown},
+};
+use crate::{
+    auth::Authenticator,
+    config::raw::{self, Map, Word},
+    diagnostic::{Path, Problems},
+    gateway::{
+        Shared,
+        matcher::{self, Matcher, PathPattern},
+        route::{Action, Redirect, Respond, Route, Split},
+    },
+    policy::{
+        Policy,
+        authenticate::Authenticate,
+        body_limit::BodyLimit,
+        concurrency::Concurrency,
+        rate_limit::{By, RateLimit},
+    },
+    upstream::Upstream,
+    value::{host, template::Template},
+};
+
+/// What routes refer to.
+pub(super) struct Scene<'a> {
+    pub shared: &'a Shared,
+    pub plans: &'a Plans,
+    pub authenticators: &'a Map<Arc<Authenticator>>,
+    pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub request_body: u64,
+    pub auth_failures: u64,
+}
+
+pub(super) fn compile(
+    raw: &raw::Config,
+    scene: &Scene<'_>,
+    root: &Path,
+    problems: &mut Problems,
+) -> (Matcher, Box<[Arc<Route>]>) {
+    let at = root.key("routes");
+    let (mut specs, mut routes, mut ids) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let raws = raw.routes.as_deref().unwrap_or_default();
+    if raws.is_empty() {
+        problems.add(&at, "there is no route: every request would be answered with 404");
+    }
+    for (index, raw_route) in raws.iter().enumerate() {
+        let at = at.index(index);
+        let Some(Word(id)) = &raw_route.id else {
+            problems.add(&at, "`id` is missing");
+            continue;
+        };
+        problems.keep(&at.key("id"), name(id));
+        if let Some(first) = ids.insert(id.clone(), index) {
+            problems.add(&at.key("id"), format!("`{id}` is the id of routes[{first}] already"));
+        }
+        let declared = Declared { raw, route: raw_route, id, at: &at };
+        let spec = spec(raw_route, &at, problems);
+        if let Some(route) = declared.compile(scene, problems) {
+            specs.push(spec);
+            routes.push(Arc::new(route));
+        }
+    }
+    if problems.is_empty() {
+        for (loser, winner) in Matcher::shadowed(&specs) {
+            let message =
+                format!("routes[{winner}] has the very same match: this one is never reached");
+            problems.add_with_hint(
+                &at.index(loser).key("match"),
+                message,
+                "give one of them a `priority`",
+            );
+        }
+    }
+    (Matcher::compile(specs), routes.into())
+}
+
+fn spec(raw: &raw::Route, at: &Path, problems: &mut Problems) -> matcher::Spec {
+    let none = raw::Match::default();
+    let at = at.key("match");
+    let raw_match = raw.r#match.as_ref().unwrap_or(&none);
+    if raw.r#match.is_none() {
+        problems.add_with_hint(
+            &at,
+            "`match` is missing",
+            "write `match: {paths: [/*]}` for every path",
+        );
+    }
+    let mut headers = Vec::new();
+    for (header, Word(value)) in raw_match.headers.iter().flatten() {
+        match HeaderName::from_bytes(header.as_bytes()) {
+            Ok(header) => headers.push((header, value.clone())),
+            Err(_) => {
+                let text = header.escape_debug();
+                problems
+                    .add(&at.key("headers").key(header), format!("`{text}` is not a header name"));
+            }
+        }
+    }
+    let query = raw_match.query.iter().flatten();
+    matcher::Spec {
+        hosts: parsed(raw_match.hosts.as_deref(), &at.key("hosts"), problems, host::Pattern::parse),
+        paths: parsed(raw_match.paths.as_deref(), &at.key("paths"), problems, PathPattern::parse),
+        methods: parsed(raw_match.methods.as_deref(), &at.key("methods"), problems, method),
+        headers,
+        query: query.map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+        priority: raw.priority.unwrap_or(0),
+    }
+}
+
+fn parsed<T>(
+    words: Option<&[Word]>,
+    at: &Path,
+    problems: &mut Problems,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    if words.is_some_and(<[Word]>::is_empty) {
+        problems.add(at, "an empty list matches nothing; leave it out to match everything");
+    }
+    let words = words.unwrap_or_default().iter().enumerate();
+    words.filter_map(|(index, word)| problems.keep(&at.index(index), parse(&word.0))).collect()
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    const KNOWN: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+    if text == "CONNECT" {
+        return Err("CONNECT is never proxied".to_owned());
+    }
+    if KNOWN.iter().any(|known| text != *known && text.eq_ignore_ascii_case(known)) {
+        return Err(format!("methods are upper-case: `{}`", text.to_ascii_uppercase()));
+    }
+    Method::from_bytes(text.as_bytes())
+        .map_err(|_| format!("`{}` is not a method", text.escape_debug()))
+}
+
+/// A route as it stands in the file.
+struct Declared<'a> {
+    raw: &'a raw::Config,
+    route: &'a raw::Route,
+    id: &'a str,
+    at: &'a Path,
+}
+
+impl Declared<'_> {
+    fn compile(&self, scene: &Scene<'_>, problems: &mut Problems) -> Option<Route> {
+        let policies = self.policies(scene, problems);
+        let action = self.action(scene, problems);
+        let mut encoded = BTreeSet::new();
+        for (index, Word(word)) in self.route.allow_encoded.iter().flatten().enumerate() {
+            if !matches!(word.as_str(), "slash" | "nul") {
+                let at = self.at.key("allow_encoded").index(index);
+                unknown(word, "encoded byte", &["slash", "nul"], &at, problems);
+            }
+            encoded.insert(word.as_str());
+        }
+        Some(Route {
+            id: self.id.into(),
+            policies: policies.into(),
+            action: action?,
+            allows_encoded_slash: encoded.contains("slash"),
+            allows_encoded_nul: encoded.contains("nul"),
+            metrics: scene.shared.metrics.route(self.id),
+        })
+    }
+
+    /// The order here is the order on the wire: size, identity, rate, concurrency.
+    fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
+        let limit = size_or(
+            self.route.body_limit.as_ref(),
+            scene.request_body,
+            &self.at.key("body_limit"),
+            problems,
+        );
+        let mut policies = vec![Policy::BodyLimit(BodyLimit { limit })];
+        let authenticate = self.authenticate(scene, problems);
+        let is_public = authenticate.is_none();
+        policies.extend(authenticate.map(Policy::Authenticate));
+        policies.extend(self.rate_limit(scene, is_public, problems).map(Policy::RateLimit));
+        policies.extend(self.concurrency(scene, is_public, problems).map(Policy::Concurrency));
+        policies
+    }
+
+    fn authenticate(&self, scene: &Scene<'_>, problems: &mut Problems) -> Option<Authenticate> {
+        let auth = self.route.auth.as_deref();
+        match (auth, self.route.public.unwrap_or(false)) {
+            (None, true) => return None,
+            (Some(_), true) => {
+                problems
+                    .add(&self.at.key("public"), "`public: true` and `auth` exclude each other");
+                return None;
+            }
+            (None | Some([]), false) => {
+                let message =
+                    format!("route `{}` has no `auth` and is not `public: true`", self.id);
+                let hint = "write `auth: [api_key]`, or `public: true` to let anybody in";
+                problems.add_with_hint(self.at, message, hint);
+                return None;
+            }
+            (Some(_), false) => {}
+        }
+        let mut any: Vec<Arc<Authenticator>> = Vec::new();
+        for (index, Word(word)) in auth.unwrap_or_default().iter().enumerate() {
+            let at = self.at.key("auth").index(index);
+            if let Some(it) = resolve(word, "authenticator", scene.authenticators, &at, problems) {
+                if any.iter().any(|other| other.name == it.name) {
+                    problems.add(&at, format!("`{word}` stands in this list already"));
+                }
+                any.push(it.clone());
+            }
+        }
+        Some(Authenticate {
+            any: any.into(),
+            pass_credentials: self.route.pass_credentials.unwrap_or(false),
+            flood: scene.shared.flood.clone(),
+            failures_per_second: scene.auth_failures,
+        })
+    }
+
+    fn scope<'a>(&'a self, scene: &'a Scene<'_>) -> limits::Scope<'a> {
+        limits::Scope { kind: "route", owner: self.id, shared: scene.shared }
+    }
+
+    fn rate_limit(
+        &self,
+        scene: &Scene<'_>,
+        is_public: bool,
+        problems: &mut Problems,
+    ) -> Option<RateLimit> {
+        let at = self.at.key("rate_limits");
+        let own = self.scope(scene).windows(self.route.rate_limits.as_deref(), &at, problems, None);
+        for (index, window) in own.iter().enumerate() {
+            if is_public && matches!(window.by, By::Consumer | By::Credential) {
+                let at = at.index(index);
+                problems.add_with_hint(
+                    &at,
+                    "a public route knows no consumer to count by",
+                    "write `by: ip`",
+                );
+            }
+        }
+        let mut with_plan = ahash::AHashMap::new();
+        if !is_public {
+            for (plan, windows) in &scene.plans.windows {
+                let all = windows.iter().chain(&own).cloned().collect();
+                let together = limits::together(all, &at, problems);
+                with_plan.insert(Arc::from(plan.as_str()), together);
+            }
+        }
+        let has_any = !own.is_empty() || scene.plans.windows.values().any(|it| !it.is_empty());
+        has_any.then(|| RateLimit {
+            route: limits::together(own, &at, problems),
+            with_plan,
+            table: scene.shared.limits.clone(),
+        })
+    }
+
+    fn concurrency(
+        &self,
+        scene: &Scene<'_>,
+        is_public: bool,
+        problems: &mut Problems,
+    ) -> Option<Concurrency> {
+        let at = self.at.key("concurrency");
+        let route = self.route.concurrency.as_ref().and_then(|raw| {
+            let by = limits::subject(raw.by.as_ref(), &at.key("by"), problems);
+            if is_public && matches!(by, By::Consumer | By::Credential) {
+                problems.add_with_hint(
+                    &at,
+                    "a public route knows no consumer to count by",
+                    "write `by: ip` or `by: route`",
+                );
+            }
+            let Some(requests) = raw.requests else {
+                problems.add(&at, "`requests` is missing");
+                return None;
+            };
+            self.scope(scene).bound(requests, by, &at.key("requests"), problems)
+        });
+        let plans = if is_public { Arc::default() } else { scene.plans.concurrency.clone() };
+        (route.is_some() || !plans.is_empty()).then(|| Concurrency {
+            route,
+            plans,
+            in_flight: scene.shared.in_flight.clone(),
+        })
+    }
+
+    fn action(&self, scene: &Scene<'_>, problems: &mut Problems) -> Option<Action> {
+        let route = self.route;
+        let written = [
+            route.upstream.is_some(),
+            route.split.is_some(),
+            route.redirect.is_some(),
+            route.respond.is_some(),
+        ];
+        if written.iter().filter(|it| **it).count() != 1 {
+            let message = "exactly one action is needed: upstream, split, redirect or respond";
+            problems.add(self.at, message);
+            return None;
+        }
+        if let Some(Word(upstream)) = &route.upstream {
+            let at = self.at.key("upstream");
+            return self.upstream(upstream, &at, scene, problems).map(Action::Proxy);
+        }
+        if let Some(shares) = &route.split {
+            return self.split(shares, scene, problems);
+        }
+        if let Some(redirect) = &route.redirect {
+            return self.redirect(redirect, problems);
+        }
+        route.respond.as_ref().and_then(|respond| self.respond(respond, problems))
+    }
+
+    fn upstream(
+        &self,
+        label: &str,
+        at: &Path,
+        scene: &Scene<'_>,
+        problems: &mut Problems,
+    ) -> Option<Arc<Upstream>> {
+        let none = Map::new();
+        // Against the raw names: an upstream that failed to compile has its own problem already.
+        resolve(label, "upstream", self.raw.upstreams.as_ref().unwrap_or(&none), at, problems)?;
+        scene.upstreams.get(label).cloned()
+    }
+
+    fn split(
+        &self,
+        shares: &[raw::Share],
+        scene: &Scene<'_>,
+        problems: &mut Problems,
+    ) -> Option<Action> {
+        let at = self.at.key("split");
+        let mut compiled = Vec::new();
+        for (index, share) in shares.iter().enumerate() {
+            let at = at.index(index);
+            let Some(Word(label)) = &share.upstream else {
+                problems.add(&at, "`upstream` is missing");
+                continue;
+            };
+            let weight = number_or(share.weight, 1_u64, 0..=1_000_000, &at.key("weight"), problems);
+            let upstream = self.upstream(label, &at.key("upstream"), scene, problems);
+            compiled.extend(upstream.map(|upstream| (weight, upstream)));
+        }
+        if shares.iter().all(|share| share.weight == Some(0)) {
+            problems.add(&at, "no share has a weight: no request could be sent anywhere");
+        }
+        Split::new(compiled).map(Action::Split)
+    }
+
+    fn redirect(&self, raw: &raw::Redirect, problems: &mut Problems) -> Option<Action> {
+        let at = self.at.key("redirect");
+        let status = number_or(raw.status, 308_u16, 301..=308, &at.key("status"), problems);
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+            problems.add(&at.key("status"), format!("{status} is not 301, 302, 303, 307 or 308"));
+        }
+        let Some(Word(to)) = &raw.to else {
+            problems.add(&at, "`to` is missing, such as https://example.com{uri}");
+            return None;
+        };
+        if HeaderValue::from_str(to).is_err() {
+            problems.add(&at.key("to"), "must be printable ASCII");
+        }
+        let to = problems.keep(&at.key("to"), Template::parse(to))?;
+        Some(Action::Redirect(Redirect { status: StatusCode::from_u16(status).ok()?, to }))
+    }
+
+    fn respond(&self, raw: &raw::Respond, problems: &mut Problems) -> Option<Action> {
+        let at = self.at.key("respond");
+        let status = number_or(raw.status, 200_u16, 200..=599, &at.key("status"), problems);
+        let body = raw.body.as_ref().map(|body| body.0.clone()).unwrap_or_default();
+        if matches!(status, 204 | 304) && !body.is_empty() {
+            problems.add(&at.key("body"), format!("an answer of {status} has no body"));
+        }
+        let content_type =
+            raw.content_type.as_ref().map_or("text/plain; charset=utf-8", |it| &it.0);
+        let content_type = HeaderValue::from_str(content_type)
+            .map_err(|_| format!("`{}` is not a media type", content_type.escape_debug()));
+        let content_type = problems.keep(&at.key("content_type"), content_type)?;
+        let status = StatusCode::from_u16(status).ok()?;
+        Some(Action::Respond(Respond { status, body: body.into(), content_type }))
+    }
+}

@@ -1,0 +1,79 @@
+//! A compiled route: its policies and its action.
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use crate::{
+    policy::Policy, telemetry::RouteMetrics, upstream::Upstream, value::template::Template,
+};
+
+pub struct Route {
+    pub id: Arc<str>,
+    pub policies: Box<[Policy]>,
+    pub action: Action,
+    /// Whether `%2F` (and `%5C`) may stand in the path.
+    pub allows_encoded_slash: bool,
+    /// Whether `%00` may stand in the path.
+    pub allows_encoded_nul: bool,
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// What is done with a request that the policies let through.
+#[derive(Debug)]
+pub enum Action {
+    Proxy(Arc<Upstream>),
+    Split(Split),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+/// Upstreams by weight; drawn anew for each request.
+#[derive(Debug)]
+pub struct Split {
+    /// With the running sum of the weights, ascending.
+    shares: Box<[(u64, Arc<Upstream>)]>,
+}
+
+impl Split {
+    /// `None` when the weights add up to nothing.
+    #[must_use]
+    pub fn new(shares: Vec<(u64, Arc<Upstream>)>) -> Option<Self> {
+        let mut sum = 0_u64;
+        let shares: Box<[_]> = shares
+            .into_iter()
+            .filter(|(weight, _)| *weight > 0)
+            .map(|(weight, upstream)| {
+                sum = sum.saturating_add(weight);
+                (sum, upstream)
+            })
+            .collect();
+        (!shares.is_empty()).then_some(Self { shares })
+    }
+
+    /// The upstream for `draw`, any number; equal numbers get equal upstreams.
+    #[must_use]
+    pub fn choose(&self, draw: u64) -> Option<&Arc<Upstream>> {
+        let total = self.shares.last()?.0;
+        let point = draw % total;
+        let index = self.shares.partition_point(|(sum, _)| *sum <= point);
+        self.shares.get(index).map(|(_, upstream)| upstream)
+    }
+
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.shares.iter().map(|(_, upstream)| upstream)
+    }
+}
+
+#[derive(Debug)]
+pub struct Redirect {
+    pub status: StatusCode,
+    pub to: Template,
+}
+
+#[derive(Debug)]
+pub struct Respond {
+    pub status: StatusCode,
+    pub body: Bytes,
+    pub content_type: HeaderValue,
+}

@@ -1,0 +1,32 @@
+//! What outlives a snapshot. A reload compiles against it and finds its counters again.
+use std::sync::Arc;
+
+use crate::{auth, limit, telemetry, upstream};
+
+/// Keys that the rate limits keep at most; `limit::Table` says what they cost.
+const LIMIT_KEYS: usize = 1_000_000;
+
+/// The long-lived parts that snapshots refer to.
+pub struct Shared {
+    pub metrics: Arc<telemetry::Metrics>,
+    pub limits: Arc<limit::Table>,
+    pub in_flight: Arc<limit::Concurrency>,
+    pub flood: Arc<limit::Flood>,
+    pub passwords: Arc<auth::basic::Verifier>,
+    pub endpoints: Arc<upstream::Registry>,
+}
+
+impl Shared {
+    /// # Errors
+    /// Threads or metrics that could not be made.
+    pub fn new() -> Result<Self, String> {
+        Ok(Self {
+            metrics: Arc::new(telemetry::Metrics::new().map_err(|why| why.to_string())?),
+            limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
+            in_flight: Arc::new(limit::Concurrency::new()),
+            flood: Arc::new(limit::Flood::new()),
+            passwords: Arc::new(auth::basic::Verifier::new()?),
+            endpoints: Arc::new(upstream::Registry::default()),
+        })
+    }
+}

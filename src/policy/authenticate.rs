@@ -1,0 +1,146 @@
+//! Finds out who is calling, and tells the upstream in place of the credential.
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderName, request::Parts};
+use pingora::http::RequestHeader;
+
+use super::Context;
+use crate::{
+    auth::{self, Authenticator, Presented, Reason},
+    flow::{
+        identity::Source,
+        rejection::{Code, Rejection},
+    },
+    limit::flood::Flood,
+    telemetry::AuthOutcome,
+};
+
+pub static CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+pub static CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
+pub static CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
+pub static AUTHENTICATED_SCOPE: HeaderName = HeaderName::from_static("x-authenticated-scope");
+
+/// Any one of the authenticators will do; they are asked in order.
+pub struct Authenticate {
+    pub any: Box<[Arc<Authenticator>]>,
+    pub pass_credentials: bool,
+    pub flood: Arc<Flood>,
+    /// Failures a second from one address, beyond which the answer is 429. 0: no bound.
+    pub failures_per_second: u64,
+}
+
+impl Authenticate {
+    pub(super) async fn request_filter(
+        &self,
+        request: &Parts,
+        context: &mut Context,
+    ) -> Result<(), Rejection> {
+        match self.identify(request, context).await {
+            Err(rejection) => {
+                Err(self.flooding(context.client, context.now.nanos()).unwrap_or(rejection))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Who is calling; counts nothing.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub async fn identify(&self, request: &Parts, context: &mut Context) -> Result<(), Rejection> {
+        let presented = Presented { headers: &request.headers, query: request.uri.query() };
+        match auth::any(&self.any, &presented, context.now).await {
+            Ok(authenticated) => {
+                context.authenticator = Some(authenticated.authenticator);
+                context.auth_outcome = AuthOutcome::Accepted;
+                context.identity = Some(authenticated.identity);
+                Ok(())
+            }
+            Err(failure) => {
+                context.authenticator = failure.authenticator;
+                context.auth_outcome = outcome(failure.reason);
+                context.known_consumer = failure.consumer;
+                Err(failure.rejection)
+            }
+        }
+    }
+
+    /// A client that keeps failing hears 429. Its valid requests pass all the while: a neighbour
+    /// behind the same address must not be able to lock it out.
+    fn flooding(&self, client: IpAddr, now: u64) -> Option<Rejection> {
+        self.flood.record_failure(client, now);
+        self.flood.is_flooding(client, self.failures_per_second, now).then(|| {
+            Rejection::new(Code::RateLimited)
+                .detail("too many failed credentials from this address")
+                .header(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"))
+        })
+    }
+
+    pub(super) fn upstream_request_filter(&self, request: &mut RequestHeader, context: &Context) {
+        let Some(identity) = &context.identity else { return };
+        if !self.pass_credentials {
+            match &identity.source {
+                Source::Header(name) => {
+                    request.remove_header(name);
+                }
+                Source::Query(name) => remove_query(request, name),
+            }
+        }
+        let consumer = identity.consumer();
+        // Inserting a known name with a valid value fails only at the header map's hard bound of
+        // 32,768 entries, far above what a listener lets in.
+        let _ = request.insert_header(CONSUMER_USERNAME.clone(), consumer.name_header.clone());
+        if let Some(groups) = &consumer.groups_header {
+            let _ = request.insert_header(CONSUMER_GROUPS.clone(), groups.clone());
+        }
+        let credential = &identity.credential;
+        let _ = request.insert_header(CREDENTIAL_IDENTIFIER.clone(), credential.id_header.clone());
+        if let Some(scopes) = &credential.scope_header {
+            let _ = request.insert_header(AUTHENTICATED_SCOPE.clone(), scopes.clone());
+        }
+    }
+}
+
+const fn outcome(reason: Reason) -> AuthOutcome {
+    match reason {
+        Reason::Missing => AuthOutcome::Missing,
+        Reason::Malformed => AuthOutcome::Malformed,
+        Reason::Duplicate => AuthOutcome::Duplicate,
+        Reason::Unknown => AuthOutcome::Unknown,
+        Reason::Wrong => AuthOutcome::Wrong,
+        Reason::Expired => AuthOutcome::Expired,
+        Reason::Busy => AuthOutcome::Busy,
+    }
+}
+
+/// Takes every occurrence of a parameter out of the query; the others stay byte for byte.
+fn remove_query(request: &mut RequestHeader, name: &str) {
+    let Some(query) = request.uri.query() else { return };
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| auth::decode_query(pair.split('=').next().unwrap_or_default()) != name)
+        .collect();
+    let path = request.uri.path();
+    let target =
+        if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+    // Parts of a valid target make a valid target.
+    let _ = super::set_target(request, &target);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_credential_leaves_and_the_rest_stays() {
+        let check = |target: &str, expected: &str| {
+            let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            remove_query(&mut request, "key");
+            assert_eq!(request.uri.to_string(), expected);
+        };
+        check("/a?key=1", "/a");
+        check("/a?b=%20&key=1&c", "/a?b=%20&c");
+        check("/a?k%65y=1&b=2", "/a?b=2");
+        check("/a?monkey=1", "/a?monkey=1");
+    }
+}
