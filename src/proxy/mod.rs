@@ -1,5 +1,66 @@
-//! The data path, on Pingora.
+//! The data path, on Pingora: the only code that sees a Pingora session. `phases` is the walk of a
+//! request; `connection` is what happens before there is one.
+
+pub mod admit;
+pub mod attempt;
 pub mod chunked;
+pub mod client_addr;
 pub mod connection;
+pub mod exchange;
+pub mod explain;
+pub mod forward;
 pub mod guarded;
 pub mod head;
+pub mod phases;
+pub mod record;
+pub mod reply;
+pub mod socket;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use pingora::{protocols::l4::socket::SocketAddr, proxy::Session};
+
+use self::exchange::Exchange;
+use crate::gateway::{Gateway, edge::Edge};
+
+/// The other end of the connection.
+fn peer_of(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(SocketAddr::as_inet);
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |it| it.ip().to_canonical())
+}
+
+/// The client, as the trusted proxies make it out.
+fn client_of(session: &Session, gateway: &Gateway) -> IpAddr {
+    client_addr::resolve(peer_of(session), &session.req_header().headers, &gateway.trusted_proxies)
+}
+
+fn is_tls(session: &Session) -> bool {
+    session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
+}
+
+fn scheme(session: &Session) -> &'static str {
+    if is_tls(session) { "https" } else { "http" }
+}
+
+/// The bounds of a head, as `head` wants them.
+pub(crate) const fn limits(edge: &Edge) -> head::Limits {
+    head::Limits { headers: edge.headers, size: edge.header_size, uri: edge.uri }
+}
+
+impl Exchange {
+    fn is_peer_trusted(&self, session: &Session) -> bool {
+        let trusted = &self.gateway.trusted_proxies;
+        !trusted.is_empty() && trusted.contains(peer_of(session))
+    }
+
+    fn origin(&self, session: &Session, is_trusted: bool) -> forward::Origin<'_> {
+        let local = session.server_addr().and_then(SocketAddr::as_inet);
+        forward::Origin {
+            peer: peer_of(session),
+            is_trusted,
+            is_tls: is_tls(session),
+            port: local.map_or(0, std::net::SocketAddr::port),
+            request_id: self.request_id.as_ref(),
+        }
+    }
+}

@@ -1,10 +1,9 @@
 //! The life of one accepted connection: it waits for a request, reads and inspects its whole head
 //! under one deadline, hands it to Pingora, and starts again. HTTP/2 goes to Pingora as it is.
-//! It knows nothing of routes; what a refusal looks like is the [`Edge`]'s business.
 //!
-//! Pipelining stays off: Pingora keeps the bytes that follow a request in a place that only its
-//! own parser can read, so they could not be inspected. It closes after the first answer, or fails
-//! a request behind which more arrives while its upstream works (RFC 9112 section 9.3.2 allows it).
+//! Pipelining stays off: Pingora keeps what follows a request where only its own parser can read, so
+//! it could not be inspected. It closes after the first answer, or fails a request behind which more
+//! arrives while its upstream works (RFC 9112 section 9.3.2 allows it).
 use std::future::{pending, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,7 +16,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::l4::stream::Stream as Socket;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
@@ -26,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::chunked::Chunks;
 use super::guarded::Guarded;
 use super::head::{Form, Framing, Head, Limits, Refusal, Scanner, Verdict, rewrite_absolute};
+use super::socket::Socket;
 use crate::flow::rejection::Code;
 
 /// RFC 9113 section 3.4.

@@ -278,7 +278,7 @@ async fn socket(settings: Settings, h2c: bool) -> tokio::net::TcpStream {
         let mut app = App::default();
         app.options.h2c = h2c;
         let (_stop, shutdown) = watch::channel(false);
-        let stream = Box::new(Socket::from(server));
+        let stream = Box::new(Socket::new(server, "127.0.0.1:1".parse().unwrap()));
         serve(stream, &Arc::new(app), &settings, &shutdown).await;
     });
     client

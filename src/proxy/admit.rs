@@ -1,0 +1,230 @@
+//! From the head of a request to the decision: forwarded, answered by us, or refused. The path and
+//! the host are made canonical once, here; matching, policies and the upstream see the same.
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, header};
+use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
+
+use super::{
+    exchange::Exchange,
+    head,
+    reply::{Answer, X_REQUEST_ID},
+};
+use crate::{
+    flow::rejection::{Code, Rejection},
+    gateway::{
+        Gateway,
+        matcher::{Outcome, Request},
+        route::{Action, Redirect, Route},
+    },
+    policy,
+    value::{host, path, template::Values},
+};
+
+/// What happens with a request that was not refused.
+pub enum Admitted {
+    Forward,
+    Answer(Answer),
+}
+
+/// # Errors
+/// The refusal to answer with.
+pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Rejection> {
+    let gateway = exchange.gateway.clone();
+    exchange.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
+    exchange.context.client = super::client_of(session, &gateway);
+    bound(session, &gateway)?;
+    exchange.host = canonical_host(session.req_header())?;
+    let encoded = canonicalise(session.req_header_mut(), &gateway)?;
+    let question = question(&exchange.host, session.req_header());
+    let route = encoded.check(find(&question, &gateway))?.clone();
+    exchange.route = Some(route.clone());
+    for policy in &route.policies {
+        policy.request_filter(session.req_header(), &mut exchange.context).await?;
+    }
+    act(session, exchange, &route)
+}
+
+/// A valid id of the client's is kept, so that it finds its request in our log; else one is made.
+pub(crate) fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+    let is_fine = |id: &&HeaderValue| {
+        let id = id.as_bytes();
+        (1..=128).contains(&id.len())
+            && id.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+    };
+    if let Some(id) = given.filter(is_fine) {
+        return id.clone();
+    }
+    let mut id = [0_u8; 32];
+    let digits = *b"0123456789abcdef";
+    let mut bits = fastrand::u128(..);
+    for place in &mut id {
+        *place = digits.get((bits & 15) as usize).copied().unwrap_or(b'0');
+        bits >>= 4;
+    }
+    HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// The timeouts of the exchange, and for HTTP/2 what `connection` checked for HTTP/1.1.
+fn bound(session: &mut Session, gateway: &Gateway) -> Result<(), Rejection> {
+    let edge = &gateway.edge;
+    session.set_read_timeout(Some(edge.body_timeout));
+    session.set_write_timeout(Some(edge.body_timeout));
+    session.set_total_drain_timeout(Some(edge.body_timeout));
+    if session.is_http2() {
+        let limits = super::limits(edge);
+        head::inspect_h2(session.req_header(), &limits)
+            .map_err(|it| Rejection::new(it.code).detail(it.reason))?;
+    }
+    Ok(())
+}
+
+/// The host that routes are matched with; empty when the request names none (HTTP/1.0).
+pub(super) fn canonical_host(request: &RequestHeader) -> Result<String, Rejection> {
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let raw = match (authority, host) {
+        (Some(authority), _) => authority,
+        (None, Some(host)) => std::str::from_utf8(host).unwrap_or("\u{fffd}"),
+        // HTTP/1.0 may leave it out; such a request matches routes without hosts only.
+        (None, None) => return Ok(String::new()),
+    };
+    host::canonical(raw).map(std::borrow::Cow::into_owned).map_err(|why| {
+        Rejection::new(Code::RequestMalformed).detail(format!("the host is not valid: {why}"))
+    })
+}
+
+/// What the canonical path holds that only some routes let in.
+pub(super) struct Encoded {
+    has_slash: bool,
+    has_nul: bool,
+}
+
+impl Encoded {
+    /// `found`, if it is a route that lets in what the path holds.
+    pub(super) fn check<'a>(
+        &self,
+        found: Result<&'a Arc<Route>, Rejection>,
+    ) -> Result<&'a Arc<Route>, Rejection> {
+        let route = found.as_ref().ok();
+        let refuse = |what| {
+            let detail = format!("no {what} is accepted in this path");
+            Err(Rejection::new(Code::RequestMalformed).detail(detail))
+        };
+        if self.has_slash && !route.is_some_and(|it| it.allows_encoded_slash) {
+            return refuse("encoded slash");
+        }
+        if self.has_nul && !route.is_some_and(|it| it.allows_encoded_nul) {
+            return refuse("encoded NUL");
+        }
+        found
+    }
+}
+
+/// Writes the canonical path into the request, for everything that comes after.
+pub(super) fn canonicalise(
+    request: &mut RequestHeader,
+    gateway: &Gateway,
+) -> Result<Encoded, Rejection> {
+    let malformed = |why: String| Rejection::new(Code::RequestMalformed).detail(why);
+    let target = std::str::from_utf8(request.raw_path())
+        .map_err(|_| malformed("the target is not ASCII".to_owned()))?;
+    if target == "*" {
+        return Ok(Encoded { has_slash: false, has_nul: false });
+    }
+    let (raw, query) = path::split_target(target);
+    let canonical = path::canonicalise(raw, gateway.path_rules)
+        .map_err(|why| malformed(format!("the path is not valid: {why}")))?;
+    let encoded =
+        Encoded { has_slash: canonical.has_encoded_slash, has_nul: canonical.has_encoded_nul };
+    if canonical.path != raw {
+        let target = match query {
+            Some(query) => format!("{}?{query}", canonical.path),
+            None => canonical.path.into_owned(),
+        };
+        policy::set_target(request, &target)
+            .map_err(|_| malformed("the target is not valid".to_owned()))?;
+    }
+    Ok(encoded)
+}
+
+pub(super) fn question<'a>(host: &'a str, request: &'a RequestHeader) -> Request<'a> {
+    Request {
+        host: Some(host).filter(|host| !host.is_empty()),
+        path: request.uri.path(),
+        query: request.uri.query(),
+        method: &request.method,
+        headers: &request.headers,
+    }
+}
+
+pub(super) fn find<'a>(
+    question: &Request<'_>,
+    gateway: &'a Gateway,
+) -> Result<&'a Arc<Route>, Rejection> {
+    match gateway.matcher.find(question) {
+        Outcome::Found(index) => {
+            gateway.routes.get(index).ok_or_else(|| Rejection::new(Code::InternalError))
+        }
+        Outcome::MethodNotAllowed(methods) => {
+            let allow = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            let mut rejection = Rejection::new(Code::MethodNotAllowed);
+            rejection.headers.extend(allow.parse().ok().map(|allow| (header::ALLOW, allow)));
+            Err(rejection)
+        }
+        Outcome::Unknown => Err(Rejection::new(Code::RouteUnknown)),
+    }
+}
+
+fn act(session: &Session, exchange: &mut Exchange, route: &Route) -> Result<Admitted, Rejection> {
+    let internal = |why: &str| Rejection::new(Code::InternalError).cause(why);
+    match &route.action {
+        Action::Proxy(upstream) => exchange.upstream = Some(upstream.clone()),
+        Action::Split(split) => exchange.upstream = split.choose(fastrand::u64(..)).cloned(),
+        Action::Redirect(redirect) => {
+            let answer = redirected(session, exchange, redirect);
+            return answer.map(Admitted::Answer).ok_or_else(|| internal("no Location"));
+        }
+        Action::Respond(fixed) => {
+            let status = fixed.status.as_u16();
+            return Answer::new(status, fixed.content_type.clone(), fixed.body.clone())
+                .map(Admitted::Answer)
+                .map_err(|why| internal(&why.to_string()));
+        }
+    }
+    Ok(Admitted::Forward)
+}
+
+fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Option<Answer> {
+    let request = session.req_header();
+    let location = redirect.to.fill(&Values {
+        scheme: super::scheme(session),
+        host: &exchange.host,
+        path: request.uri.path(),
+        query: request.uri.query(),
+    });
+    // `//evil.test` is another site to a browser, and a path may begin so where slashes are kept.
+    let location = if redirect.to.prefix().is_empty() && location.starts_with("//") {
+        format!("/{}", location.trim_start_matches('/'))
+    } else {
+        location
+    };
+    let location = HeaderValue::from_maybe_shared(bytes::Bytes::from(location)).ok()?;
+    let text = HeaderValue::from_static("text/plain");
+    let mut answer = Answer::new(redirect.status.as_u16(), text, bytes::Bytes::new()).ok()?;
+    answer.header.insert_header(header::LOCATION, location).ok()?;
+    Some(answer)
+}
+
+/// Counts the body as it streams, for bodies that did not say their length.
+///
+/// # Errors
+/// 413, once there is more than the route takes.
+pub fn count_body(exchange: &mut Exchange, bytes: usize) -> Result<()> {
+    let passed = &mut exchange.forwarding.body_bytes;
+    *passed = passed.saturating_add(bytes as u64);
+    if *passed > exchange.context.body_limit {
+        return Error::e_explain(ErrorType::HTTPStatus(413), "the body outgrew its limit");
+    }
+    Ok(())
+}

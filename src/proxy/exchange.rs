@@ -1,0 +1,79 @@
+//! The state of one request from its head to its log line: Pingora's `CTX`.
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::HeaderValue;
+
+use crate::{
+    flow::clock::Now,
+    flow::rejection::Code,
+    gateway::{Gateway, route::Route},
+    policy::Context,
+    upstream::{Picked, Tried, Upstream},
+};
+
+/// One request and what became of it. It ends under the snapshot that it began with.
+pub struct Exchange {
+    pub gateway: Arc<Gateway>,
+    pub started: Instant,
+    /// Set once the client's address is known, that is, from `request_filter` on.
+    pub context: Context,
+    pub request_id: Option<HeaderValue>,
+    /// The canonical host.
+    pub host: String,
+    pub route: Option<Arc<Route>>,
+    pub upstream: Option<Arc<Upstream>>,
+    pub forwarding: Forwarding,
+    /// Our refusal, if there was one.
+    pub refused: Option<Code>,
+    /// Why, for the log only.
+    pub cause: Option<String>,
+}
+
+/// The tries to reach an upstream.
+#[derive(Default)]
+pub struct Forwarding {
+    pub tried: Tried,
+    /// Tries begun so far.
+    pub attempts: u32,
+    /// The first try.
+    pub started: Option<Instant>,
+    /// The head of the final response.
+    pub answered: Option<Instant>,
+    pub current: Option<Picked>,
+    /// Whether `current` stands in the endpoint's statistics already.
+    pub is_reported: bool,
+    /// Bytes of the request's body that passed.
+    pub body_bytes: u64,
+    /// The response may take as long as it likes (event stream, upgraded connection).
+    pub is_open_ended: bool,
+}
+
+impl Forwarding {
+    /// What is left of `total`, counted from the first try.
+    #[must_use]
+    pub fn remaining(&self, total: Duration) -> Duration {
+        self.started.map_or(total, |started| total.saturating_sub(started.elapsed()))
+    }
+}
+
+impl Exchange {
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        let unknown = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        Self {
+            gateway,
+            started: Instant::now(),
+            context: Context::new(Now::read(), unknown),
+            request_id: None,
+            host: String::new(),
+            route: None,
+            upstream: None,
+            forwarding: Forwarding::default(),
+            refused: None,
+            cause: None,
+        }
+    }
+}

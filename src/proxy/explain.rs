@@ -1,0 +1,231 @@
+//! The walk of a request without a request: which route wins and why the others lost, who is calling,
+//! what would be charged, where it would go. Charges nothing and sends nothing.
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, Method, header, request::Parts};
+use pingora::http::RequestHeader;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{admit, client_addr, forward};
+use crate::{
+    flow::{clock::Now, rejection::Rejection},
+    gateway::{
+        Gateway,
+        matcher::{self, Verdict},
+        route::{Action, Route},
+    },
+    limit,
+    policy::{Context, Policy},
+    value::template::Values,
+};
+
+/// A request as written on a command line.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub method: String,
+    pub url: String,
+    /// `Name: value` each.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    #[serde(default)]
+    pub body_bytes: Option<u64>,
+    /// The other end of the connection.
+    pub ip: IpAddr,
+}
+
+/// As [`explain`], on a runtime of its own.
+///
+/// # Errors
+/// The request is not one.
+pub fn explain_blocking(gateway: &Gateway, request: &Request) -> Result<Value, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|why| why.to_string())?;
+    runtime.block_on(explain(gateway, request))
+}
+
+/// # Errors
+/// The request is not one.
+pub async fn explain(gateway: &Gateway, request: &Request) -> Result<Value, String> {
+    let mut header = build(request)?;
+    let client = client_addr::resolve(request.ip, &header.headers, &gateway.trusted_proxies);
+    let mut context = Context::new(Now::read(), client);
+    let mut said = serde_json::Map::new();
+    said.insert("revision".to_owned(), json!(gateway.revision.to_string()));
+    said.insert("client".to_owned(), json!(client.to_string()));
+    let outcome = walk(gateway, request, &mut header, &mut context, &mut said).await;
+    if let Err(rejection) = outcome {
+        said.insert("outcome".to_owned(), json!("refused"));
+        said.insert("status".to_owned(), json!(rejection.code.status()));
+        said.insert("code".to_owned(), json!(rejection.code.word()));
+        said.insert("detail".to_owned(), json!(rejection.detail));
+        said.insert("cause".to_owned(), json!(rejection.cause));
+    }
+    Ok(Value::Object(said))
+}
+
+fn build(request: &Request) -> Result<RequestHeader, String> {
+    let method = Method::from_bytes(request.method.as_bytes())
+        .map_err(|_| format!("`{}` is not a method", request.method.escape_debug()))?;
+    let (authority, target) = match request.url.split_once("://") {
+        Some((_, rest)) => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, target) = rest.split_at(end);
+            (
+                Some(authority),
+                if target.starts_with('/') { target.to_owned() } else { format!("/{target}") },
+            )
+        }
+        None => (None, request.url.clone()),
+    };
+    let mut header =
+        RequestHeader::build(method, target.as_bytes(), None).map_err(|why| why.to_string())?;
+    for line in &request.headers {
+        let (name, value) =
+            line.split_once(':').ok_or_else(|| format!("`{line}` is not `Name: value`"))?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes())
+            .map_err(|_| format!("`{}` is not a header name", name.escape_debug()))?;
+        let value = HeaderValue::from_str(value.trim())
+            .map_err(|_| format!("the value of `{name}` is not a header value"))?;
+        header.append_header(name, value).map_err(|why| why.to_string())?;
+    }
+    if let Some(authority) = authority
+        && !header.headers.contains_key(header::HOST)
+    {
+        header.insert_header(header::HOST, authority).map_err(|why| why.to_string())?;
+    }
+    if let Some(length) = request.body_bytes {
+        header.insert_header(header::CONTENT_LENGTH, length).map_err(|why| why.to_string())?;
+    }
+    Ok(header)
+}
+
+type Said = serde_json::Map<String, Value>;
+
+async fn walk(
+    gateway: &Gateway,
+    request: &Request,
+    header: &mut RequestHeader,
+    context: &mut Context,
+    said: &mut Said,
+) -> Result<(), Rejection> {
+    let host = admit::canonical_host(header)?;
+    let encoded = admit::canonicalise(header, gateway)?;
+    said.insert("host".to_owned(), json!(host));
+    said.insert("path".to_owned(), json!(header.uri.path()));
+    let question = admit::question(&host, header);
+    said.insert("routes".to_owned(), candidates(gateway, &question));
+    let route = encoded.check(admit::find(&question, gateway))?;
+    said.insert("route".to_owned(), json!(&*route.id));
+    for policy in &route.policies {
+        consider(policy, header, context, said).await?;
+    }
+    let is_trusted = gateway.trusted_proxies.contains(request.ip);
+    let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
+    act(route, &host, header, said);
+    forward::strip(header, is_trusted);
+    for policy in &route.policies {
+        policy.upstream_request_filter(header, context);
+    }
+    let origin =
+        forward::Origin { peer: request.ip, is_trusted, is_tls: false, port, request_id: None };
+    forward::announce(header, &origin);
+    if said.contains_key("upstream") {
+        said.insert("upstream_request".to_owned(), sent(header));
+    }
+    Ok(())
+}
+
+/// The routes that were looked at, the winner first; of many, the first twenty.
+fn candidates(gateway: &Gateway, question: &matcher::Request<'_>) -> Value {
+    let mut candidates = gateway.matcher.explain(question);
+    candidates.truncate(20);
+    let name = |index: usize| gateway.routes.get(index).map_or("?", |route| &*route.id);
+    candidates
+        .iter()
+        .map(|it| match &it.verdict {
+            Verdict::LessSpecific { than, aspect } => {
+                format!("{}: {} goes first by its {aspect}", name(it.route), name(*than))
+            }
+            verdict => format!("{}: {verdict}", name(it.route)),
+        })
+        .collect()
+}
+
+async fn consider(
+    policy: &Policy,
+    header: &Parts,
+    context: &mut Context,
+    said: &mut Said,
+) -> Result<(), Rejection> {
+    match policy {
+        Policy::RateLimit(limit) => {
+            let windows = limit.windows(context);
+            let charges = windows.charges(header, context);
+            let mut states = limit::States::default();
+            let is_allowed = limit.table.peek(&charges, context.now.nanos(), &mut states);
+            let shown = windows.windows.iter().zip(states.as_slice()).map(|(window, state)| {
+                json!({"limit": &*window.label, "requests": state.limit, "remaining": state.remaining})
+            });
+            said.insert("limits".to_owned(), shown.collect());
+            if is_allowed {
+                return Ok(());
+            }
+            Err(Rejection::new(crate::flow::rejection::Code::RateLimited))
+        }
+        Policy::Authenticate(authenticate) => {
+            let verdict = authenticate.identify(header, context).await;
+            said.insert("authenticator".to_owned(), json!(context.authenticator.as_deref()));
+            if let Some(identity) = &context.identity {
+                said.insert("consumer".to_owned(), json!(&*identity.consumer().name));
+                said.insert("credential".to_owned(), json!(&*identity.credential.id));
+            }
+            verdict
+        }
+        Policy::BodyLimit(_) => policy.request_filter(header, context).await,
+        Policy::Concurrency(_) => Ok(()),
+    }
+}
+
+fn act(route: &Route, host: &str, header: &Parts, said: &mut Said) {
+    let upstream = match &route.action {
+        Action::Proxy(upstream) => json!(upstream.name()),
+        Action::Split(split) => split.upstreams().map(|it| it.name().to_string()).collect(),
+        Action::Redirect(redirect) => {
+            let location = redirect.to.fill(&Values {
+                scheme: "http",
+                host,
+                path: header.uri.path(),
+                query: header.uri.query(),
+            });
+            said.insert("outcome".to_owned(), json!("answered"));
+            said.insert("status".to_owned(), json!(redirect.status.as_u16()));
+            said.insert("location".to_owned(), json!(location));
+            return;
+        }
+        Action::Respond(respond) => {
+            said.insert("outcome".to_owned(), json!("answered"));
+            said.insert("status".to_owned(), json!(respond.status.as_u16()));
+            return;
+        }
+    };
+    said.insert("outcome".to_owned(), json!("forwarded"));
+    said.insert("upstream".to_owned(), upstream);
+    if let Action::Proxy(upstream) = &route.action {
+        let endpoints = upstream.endpoints().iter().map(|it| json!(&**it.url()));
+        said.insert("endpoints".to_owned(), endpoints.collect());
+    }
+}
+
+fn sent(header: &RequestHeader) -> Value {
+    let line = format!("{} {}", header.method, header.uri);
+    let headers = header.headers.iter().map(|(name, value)| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let is_secret = *name == header::AUTHORIZATION || *name == header::COOKIE;
+        json!(format!("{name}: {}", if is_secret { "…" } else { &text }))
+    });
+    std::iter::once(json!(line)).chain(headers).collect()
+}

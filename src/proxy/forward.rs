@@ -1,0 +1,185 @@
+//! What the upstream is told of the client, and what it is not: hop headers of our own are set, and
+//! the client's copies of them never arrive (Traefik CVE-2026-39858, oauth2-proxy CVE-2025-64484).
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, header};
+use pingora::http::RequestHeader;
+
+use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
+
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
+
+/// How a request came in.
+#[derive(Debug)]
+pub struct Origin<'a> {
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// Whether `peer` is one of the trusted proxies.
+    pub is_trusted: bool,
+    pub is_tls: bool,
+    /// The port that it was accepted on.
+    pub port: u16,
+    pub request_id: Option<&'a HeaderValue>,
+}
+
+/// Whether a header claims what only we may say. Backends map other signs of a header name to `_`
+/// or `-`, so all of them count as `-` here.
+fn is_reserved(name: &str) -> Option<Claim> {
+    const PREFIXES: [&[u8]; 4] =
+        [b"x-consumer-", b"x-credential-", b"x-authenticated-", b"x-forwarded-"];
+    const NAMES: [&[u8]; 2] = [b"forwarded", b"x-real-ip"];
+    let name = name.as_bytes();
+    // Most names end here.
+    if !matches!(name.first(), Some(b'x' | b'f')) {
+        return None;
+    }
+    let is_alias = |name: &[u8], ours: &[u8]| {
+        name.len() == ours.len()
+            && name
+                .iter()
+                .zip(ours)
+                .all(|(a, b)| a == b || (*b == b'-' && !a.is_ascii_alphanumeric()))
+    };
+    let matches = PREFIXES
+        .iter()
+        .any(|prefix| name.get(..prefix.len()).is_some_and(|start| is_alias(start, prefix)))
+        || NAMES.iter().any(|ours| is_alias(name, ours));
+    let has_other_signs = name.iter().any(|b| !b.is_ascii_alphanumeric() && *b != b'-');
+    matches.then_some(if has_other_signs { Claim::Alias } else { Claim::Plain })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// Believed of a trusted proxy.
+    Plain,
+    /// Believed of nobody.
+    Alias,
+}
+
+/// Takes out what the client claims of itself.
+pub fn strip(request: &mut RequestHeader, is_trusted: bool) {
+    let doomed: Vec<HeaderName> = request
+        .headers
+        .keys()
+        .filter(|name| match is_reserved(name.as_str()) {
+            Some(Claim::Plain) => !is_trusted,
+            Some(Claim::Alias) => true,
+            None => false,
+        })
+        .cloned()
+        .collect();
+    for name in &doomed {
+        request.remove_header(name);
+    }
+}
+
+/// Says how the request came in.
+pub fn announce(request: &mut RequestHeader, origin: &Origin<'_>) {
+    if let Some(id) = origin.request_id {
+        let _ = request.insert_header(X_REQUEST_ID.clone(), id.clone());
+    }
+    let host = request.headers.get(header::HOST).cloned();
+    let said = [
+        (&X_FORWARDED_PROTO, Some(if origin.is_tls { HTTPS } else { HTTP })),
+        (&X_FORWARDED_PORT, Some(HeaderValue::from(origin.port))),
+        (&X_FORWARDED_HOST, host),
+    ];
+    for (name, value) in said {
+        // A trusted proxy was nearer to the client and knows better.
+        if let Some(value) = value
+            && !(origin.is_trusted && request.headers.contains_key(name))
+        {
+            let _ = request.insert_header(name.clone(), value);
+        }
+    }
+    let _ = request.insert_header(X_FORWARDED_FOR.clone(), forwarded_for(request, origin));
+    let _ = request.append_header(header::VIA, VIA);
+}
+
+fn forwarded_for(request: &RequestHeader, origin: &Origin<'_>) -> HeaderValue {
+    let peer = origin.peer.to_canonical().to_string();
+    let before: Vec<&str> = request
+        .headers
+        .get_all(&X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .filter(|value| !value.trim().is_empty())
+        .collect();
+    let whole = if before.is_empty() { peer } else { format!("{}, {peer}", before.join(", ")) };
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(whole))
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_names_and_their_aliases_are_known() {
+        let check = |name: &str, expected| assert_eq!(is_reserved(name), expected, "{name}");
+        check("x-consumer-username", Some(Claim::Plain));
+        check("x-forwarded-for", Some(Claim::Plain));
+        check("forwarded", Some(Claim::Plain));
+        check("x-real-ip", Some(Claim::Plain));
+        check("x_consumer_username", Some(Claim::Alias));
+        check("x-consumer_username", Some(Claim::Alias));
+        check("x.real~ip", Some(Claim::Alias));
+        check("x_forwarded-for", Some(Claim::Alias));
+        check("x-consumer", None);
+        check("forwarded-x", None);
+        check("x-request-id", None);
+        check("accept", None);
+    }
+
+    fn request(headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in headers {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    const ORIGIN: Origin<'static> = Origin {
+        peer: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+        is_trusted: false,
+        is_tls: false,
+        port: 8080,
+        request_id: None,
+    };
+
+    #[test]
+    fn a_strangers_claims_are_replaced() {
+        let mut it = request(&[
+            ("host", "a.test"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("X_Real_IP", "1.1.1.1"),
+        ]);
+        strip(&mut it, false);
+        announce(&mut it, &ORIGIN);
+        assert_eq!(it.headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(it.headers["x-forwarded-host"], "a.test");
+        assert_eq!(it.headers["x-forwarded-port"], "8080");
+        assert_eq!(it.headers["x-forwarded-proto"], "http");
+        assert!(!it.headers.contains_key("x_real_ip"));
+    }
+
+    #[test]
+    fn a_trusted_proxys_words_are_kept_and_lengthened() {
+        let mut it = request(&[
+            ("host", "a.test"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x_real_ip", "6.6.6.6"),
+        ]);
+        strip(&mut it, true);
+        announce(&mut it, &Origin { is_trusted: true, ..ORIGIN });
+        assert_eq!(it.headers["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
+        assert_eq!(it.headers["x-forwarded-proto"], "https");
+        assert!(!it.headers.contains_key("x_real_ip"));
+    }
+}

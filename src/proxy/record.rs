@@ -1,0 +1,167 @@
+//! What is written down when a request has ended: metrics and the access log.
+use std::{borrow::Cow, time::Duration};
+
+use http::{HeaderValue, header, request::Parts};
+use pingora::{Error, proxy::Session};
+
+use super::{exchange::Exchange, head::Refusal, phases::Proxy};
+use crate::{auth::decode_query, flow::rejection::Code, gateway::Gateway, telemetry::Record};
+
+/// The status in the log for a client that left before it was answered, as nginx has it.
+const CLIENT_GONE: u16 = 499;
+
+pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
+    let duration = exchange.started.elapsed();
+    let sent = session.response_written().map(|it| it.status.as_u16());
+    let status = sent.unwrap_or(if error.is_some() { CLIENT_GONE } else { 0 });
+    let upstream_duration = exchange.forwarding.started.map(|it| it.elapsed());
+    count(proxy, session, exchange, status, duration, upstream_duration);
+    // A connection that is kept costs the endpoint nothing; the count of requests in flight ends here.
+    if proxy.access_log.is_on() {
+        write(proxy, session, exchange, status, duration, upstream_duration);
+    }
+    exchange.forwarding.current = None;
+}
+
+fn count(
+    proxy: &Proxy,
+    session: &Session,
+    exchange: &Exchange,
+    status: u16,
+    duration: Duration,
+    upstream_duration: Option<Duration>,
+) {
+    let gateway = &exchange.gateway;
+    let metrics = exchange.route.as_ref().map_or(&gateway.unrouted, |route| &route.metrics);
+    let overhead = duration.saturating_sub(upstream_duration.unwrap_or_default());
+    metrics.record((&session.req_header().method).into(), status, duration, overhead);
+    if let Some(identity) = &exchange.context.identity
+        && let Some(metrics) = gateway.consumers.get(&identity.consumer().name)
+    {
+        metrics.record(status);
+    }
+    if let Some(authenticator) = &exchange.context.authenticator
+        && let Some(metrics) = gateway.authenticators.get(authenticator)
+    {
+        metrics.record(exchange.context.auth_outcome);
+    }
+    if let Some(code) = exchange.refused {
+        proxy.metrics.rejected(code);
+    }
+    let metrics = exchange.upstream.as_ref().and_then(|it| gateway.upstream_metrics.get(it.name()));
+    if let (Some(metrics), Some(duration)) = (metrics, upstream_duration) {
+        metrics.record(duration);
+        for _ in 1..exchange.forwarding.attempts {
+            metrics.retried();
+        }
+    }
+}
+
+fn write(
+    proxy: &Proxy,
+    session: &Session,
+    exchange: &Exchange,
+    status: u16,
+    duration: Duration,
+    upstream_duration: Option<Duration>,
+) {
+    let request: &Parts = session.req_header();
+    let context = &exchange.context;
+    let forwarding = &exchange.forwarding;
+    let identity = context.identity.as_ref();
+    let query = request.uri.query().map(|query| mask(&exchange.gateway, query));
+    let revision = exchange.gateway.revision.as_str();
+    let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
+    proxy.access_log.write(&Record {
+        time: context.now.unix,
+        request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or(""),
+        client_ip: context.client,
+        method: request.method.as_str(),
+        host: exchange.host.as_bytes(),
+        path: request.uri.path().as_bytes(),
+        query: query.as_deref().map(str::as_bytes),
+        protocol: if session.is_http2() { "HTTP/2" } else { protocol(request.version) },
+        status,
+        code: exchange.refused.map(Code::word),
+        route: exchange.route.as_ref().map(|it| &*it.id),
+        consumer: identity.map(|it| &*it.consumer().name).or(context.known_consumer.as_deref()),
+        credential: identity.map(|it| &*it.credential.id),
+        authenticator: context.authenticator.as_deref(),
+        upstream: exchange.upstream.as_ref().map(|it| it.name()),
+        endpoint: forwarding.current.as_ref().map(|it| &**it.endpoint().url()),
+        bytes_in: session.body_bytes_read() as u64,
+        bytes_out: session.body_bytes_sent() as u64,
+        duration,
+        upstream_duration,
+        retries: forwarding.attempts.saturating_sub(1),
+        user_agent: text(header::USER_AGENT),
+        referer: text(header::REFERER),
+        cause: exchange.cause.as_deref(),
+        revision,
+    });
+}
+
+const fn protocol(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// The query with the values of keys taken out.
+fn mask<'a>(gateway: &Gateway, query: &'a str) -> Cow<'a, str> {
+    let is_secret = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        gateway.secret_parameters.iter().any(|secret| decode_query(name) == **secret)
+    };
+    if gateway.secret_parameters.is_empty() || !query.split('&').any(is_secret) {
+        return Cow::Borrowed(query);
+    }
+    let masked = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_secret(pair) => Cow::Owned(format!("{name}=…")),
+        _ => Cow::Borrowed(pair),
+    });
+    Cow::Owned(masked.collect::<Vec<_>>().join("&"))
+}
+
+/// A request that was refused before it was one: only what is certain is written.
+pub fn refused(
+    proxy: &Proxy,
+    refusal: &Refusal,
+    client: std::net::IpAddr,
+    request_id: &HeaderValue,
+) {
+    let code = refusal.code;
+    proxy.metrics.rejected(code);
+    if !proxy.access_log.is_on() {
+        return;
+    }
+    let gateway = proxy.live.load();
+    proxy.access_log.write(&Record {
+        time: crate::flow::clock::Now::read().unix,
+        request_id: request_id.to_str().unwrap_or_default(),
+        client_ip: client,
+        method: "",
+        host: b"",
+        path: b"",
+        query: None,
+        protocol: "HTTP/1.1",
+        status: code.status(),
+        code: Some(code.word()),
+        route: None,
+        consumer: None,
+        credential: None,
+        authenticator: None,
+        upstream: None,
+        endpoint: None,
+        bytes_in: 0,
+        bytes_out: 0,
+        duration: Duration::ZERO,
+        upstream_duration: None,
+        retries: 0,
+        user_agent: None,
+        referer: None,
+        cause: Some(refusal.reason),
+        revision: gateway.revision.as_str(),
+    });
+}

@@ -1,0 +1,189 @@
+//! The one place that writes an answer of our own: refusals (RFC 9457), redirects, fixed responses.
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+use serde::Serialize;
+
+use super::exchange::Exchange;
+use crate::flow::rejection::{Code, Rejection};
+
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A body that is still under way and no longer than this is read to its end, so that the connection
+/// can serve the next request; a longer one costs the connection.
+const DRAIN: u64 = 64 << 10;
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+fn problem(rejection: &Rejection, request_id: Option<&str>) -> Bytes {
+    let code = rejection.code;
+    let problem = Problem {
+        r#type: format!("urn:tollgate:error:{}", code.word()),
+        title: code.title(),
+        status: code.status(),
+        detail: rejection.detail.as_deref(),
+        code: code.word(),
+        request_id,
+    };
+    // Serialising strings and a number cannot fail; an empty body would still be a valid answer.
+    serde_json::to_vec(&problem).unwrap_or_default().into()
+}
+
+/// `Proxy-Status` (RFC 9209 section 2.3): why the gateway made this answer itself.
+const fn proxy_status(code: Code) -> &'static str {
+    match code {
+        Code::UpstreamTimeout => "tollgate; error=http_response_timeout",
+        Code::UpstreamUnavailable => "tollgate; error=destination_unavailable",
+        Code::UpstreamFailed => "tollgate; error=http_protocol_error",
+        Code::InternalError => "tollgate; error=proxy_internal_error",
+        Code::Overloaded => "tollgate; error=connection_limit_reached",
+        Code::RequestMalformed
+        | Code::RequestTimeout
+        | Code::UriTooLong
+        | Code::HeadersTooLarge
+        | Code::VersionNotSupported => "tollgate; error=http_request_error",
+        _ => "tollgate; error=http_request_denied",
+    }
+}
+
+/// Answers with `rejection` and remembers it for the log.
+///
+/// # Errors
+/// The client is gone.
+pub async fn refuse(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    rejection: Rejection,
+) -> Result<()> {
+    exchange.refused = Some(rejection.code);
+    let request_id = exchange.request_id.clone();
+    let body = problem(&rejection, request_id.as_ref().and_then(|id| id.to_str().ok()));
+    exchange.cause = rejection.cause;
+    let mut answer = Answer::new(rejection.code.status(), PROBLEM, body)?;
+    for (name, value) in rejection.headers {
+        answer.header.append_header(name, value)?;
+    }
+    let status = HeaderValue::from_static(proxy_status(rejection.code));
+    answer.header.insert_header(PROXY_STATUS.clone(), status)?;
+    answer.header.insert_header(header::CACHE_CONTROL, NO_STORE)?;
+    answer.write(session, exchange).await
+}
+
+/// An answer of our own, with its exact length.
+pub struct Answer {
+    pub header: Box<ResponseHeader>,
+    body: Bytes,
+}
+
+impl Answer {
+    /// # Errors
+    /// Never for a status from 100 to 999.
+    pub fn new(status: u16, content_type: HeaderValue, body: Bytes) -> Result<Self> {
+        let mut header = Box::new(ResponseHeader::build(status, Some(8))?);
+        if !matches!(status, 204 | 304) {
+            header.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        }
+        if !body.is_empty() {
+            header.insert_header(header::CONTENT_TYPE, content_type)?;
+        }
+        Ok(Self { header, body })
+    }
+
+    /// Writes it whole and keeps the connection where that is safe.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn write(mut self, session: &mut Session, exchange: &Exchange) -> Result<()> {
+        for policy in exchange.route.iter().flat_map(|route| &route.policies) {
+            policy.response_filter(&mut self.header, &exchange.context);
+        }
+        if let Some(id) = &exchange.request_id {
+            self.header.insert_header(X_REQUEST_ID.clone(), id.clone())?;
+        }
+        keep(session);
+        let has_body = session.req_header().method != Method::HEAD && !self.body.is_empty();
+        session.write_response_header(self.header, !has_body).await?;
+        if has_body {
+            session.write_response_body(Some(self.body), true).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets the connection live if what is left of the request's body is short: it is read and thrown
+/// away once the answer is out. What is never read must close the connection, or it would be taken
+/// for the next request (CVE-2025-4366); Pingora does that.
+fn keep(session: &mut Session) {
+    let request = session.req_header();
+    let length = request
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    // Who waits for `100 Continue` has not sent a body and may never do so.
+    let is_waiting = request.headers.contains_key(header::EXPECT);
+    if length.is_some_and(|length| length <= DRAIN) && !is_waiting {
+        session.set_close_on_response_before_downstream_finish(false);
+    }
+}
+
+/// The bytes of a refusal for a connection whose request never became one. It closes.
+#[must_use]
+pub fn raw(rejection: &Rejection, request_id: &HeaderValue) -> Bytes {
+    let status = StatusCode::from_u16(rejection.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = problem(rejection, request_id.to_str().ok());
+    let mut out = BytesMut::with_capacity(512 + body.len());
+    let reason = status.canonical_reason().unwrap_or("Error");
+    out.put_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
+    let length = HeaderValue::from(body.len());
+    let standing = [
+        (header::CONTENT_TYPE, PROBLEM),
+        (header::CONTENT_LENGTH, length),
+        (PROXY_STATUS.clone(), HeaderValue::from_static(proxy_status(rejection.code))),
+        (header::CACHE_CONTROL, NO_STORE),
+        (X_REQUEST_ID.clone(), request_id.clone()),
+        (header::CONNECTION, HeaderValue::from_static("close")),
+    ];
+    for (name, value) in standing.iter().chain(&rejection.headers) {
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    out.put_slice(b"\r\n");
+    out.put_slice(&body);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raw_refusal_is_a_whole_response() {
+        let id = HeaderValue::from_static("id-1");
+        let bytes = raw(&Rejection::new(Code::RequestMalformed).detail("a \"quote\""), &id);
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(head.contains("connection: close"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["code"], "request_malformed");
+        assert_eq!(body["status"], 400);
+        assert_eq!(body["request_id"], "id-1");
+        assert_eq!(body["detail"], "a \"quote\"");
+    }
+}
