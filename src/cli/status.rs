@@ -7,11 +7,14 @@ use crate::admin::client::{Client, Outcome};
 
 /// One fact a line, indented under what it is about.
 pub fn status(admin: &str, token: Option<&str>) -> Outcome {
-    ask(admin, token, |value| {
-        let mut text = String::new();
-        outline(&mut text, 0, value);
-        text.trim_end().to_owned()
-    })
+    ask(admin, token, outlined)
+}
+
+/// A value for people.
+pub fn outlined(value: &Value) -> String {
+    let mut text = String::new();
+    outline(&mut text, 0, value);
+    text.trim_end().to_owned()
 }
 
 /// As the process sent it.

@@ -1,0 +1,238 @@
+//! The accept loops: from a socket to a connection that `proxy::connection` serves.
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pingora::{apps::ServerApp, protocols::Stream, proxy::HttpProxy, server::ShutdownWatch};
+use prometheus::IntGauge;
+use tokio::{net::TcpStream, task::JoinSet};
+
+use super::{Process, control::Controls};
+use crate::{
+    admin::Admin,
+    flow::rejection::Rejection,
+    gateway::{Gateway, Listener},
+    proxy::{admit, connection, head::Refusal, phases::Proxy, record, reply, socket::Socket},
+    telemetry::Metrics,
+};
+
+/// Connections that wait in the kernel until a worker accepts them.
+const BACKLOG: i32 = 4096;
+
+/// # Errors
+/// As the system says: the port is taken, the address is not ours, or not permitted.
+pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Without it a restart would wait for old connections to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How many connections are open, and whether the process ran out of descriptors.
+#[derive(Debug)]
+pub struct Connections {
+    open: AtomicUsize,
+    by_listener: Vec<IntGauge>,
+    is_exhausted: AtomicBool,
+}
+
+impl Connections {
+    pub(super) fn new(gateway: &Gateway, metrics: &Metrics) -> Self {
+        let listeners = gateway.process.listeners.iter();
+        Self {
+            open: AtomicUsize::new(0),
+            by_listener: listeners.map(|it| metrics.connections(&it.name)).collect(),
+            is_exhausted: AtomicBool::new(false),
+        }
+    }
+
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Whether the last attempt to accept failed for want of a descriptor or memory.
+    pub fn is_exhausted(&self) -> bool {
+        self.is_exhausted.load(Ordering::Acquire)
+    }
+}
+
+/// Counts one connection for as long as it lives.
+struct Open {
+    process: Arc<Process>,
+    listener: usize,
+}
+
+impl Open {
+    fn new(process: Arc<Process>, listener: usize) -> Self {
+        process.connections.open.fetch_add(1, Ordering::AcqRel);
+        if let Some(metrics) = process.connections.by_listener.get(listener) {
+            metrics.inc();
+        }
+        Self { process, listener }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.process.connections.open.fetch_sub(1, Ordering::AcqRel);
+        if let Some(metrics) = self.process.connections.by_listener.get(self.listener) {
+            metrics.dec();
+        }
+    }
+}
+
+/// What a connection needs to know of the rest.
+struct Edge {
+    /// Counts the connection for as long as it is served.
+    _open: Open,
+    is_h2c: bool,
+    proxy: Proxy,
+}
+
+impl connection::Edge for Edge {
+    fn settings(&self) -> connection::Settings {
+        let edge = self.proxy.live.load().edge;
+        connection::Settings {
+            header_timeout: edge.header_timeout,
+            keepalive_timeout: edge.keepalive_timeout,
+            keepalive_requests: match edge.keepalive_requests {
+                0 => u32::MAX,
+                requests => requests,
+            },
+            limits: crate::proxy::limits(&edge),
+            h2c: self.is_h2c,
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>, _head: &[u8]) -> Bytes {
+        let unknown = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let client = client.map_or(unknown, |it| it.ip().to_canonical());
+        // Whatever the client named it: a head that is not valid is not believed.
+        let request_id = admit::request_id(None);
+        record::refused(&self.proxy, refusal, client, &request_id);
+        let rejection = Rejection::new(refusal.code).detail(refusal.reason);
+        reply::raw(&rejection, &request_id)
+    }
+}
+
+/// One worker's accept loop on one listener.
+pub(super) struct Loop {
+    listener: usize,
+    is_h2c: bool,
+    socket: TcpListener,
+    process: Arc<Process>,
+    http: Arc<HttpProxy<Proxy>>,
+    proxy: Proxy,
+}
+
+impl Loop {
+    pub(super) fn new(
+        listener: &Listener,
+        socket: TcpListener,
+        process: Arc<Process>,
+        http: Arc<HttpProxy<Proxy>>,
+        proxy: Proxy,
+    ) -> Self {
+        let listeners = &process.gateway().process.listeners;
+        let number = listeners.iter().position(|it| it.name == listener.name).unwrap_or(0);
+        Self { listener: number, is_h2c: listener.is_h2c, socket, process, http, proxy }
+    }
+
+    async fn run(self, mut draining: ShutdownWatch) {
+        let socket = match tokio::net::TcpListener::from_std(self.socket) {
+            Ok(socket) => socket,
+            Err(why) => {
+                log::error!("a listener cannot be used: {why}");
+                return;
+            }
+        };
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = draining.wait_for(|it| *it) => break,
+                accepted = socket.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.process.connections.is_exhausted.store(false, Ordering::Release);
+                    let open = Open::new(self.process.clone(), self.listener);
+                    let edge = Edge { _open: open, is_h2c: self.is_h2c, proxy: self.proxy.clone() };
+                    let (http, draining) = (self.http.clone(), draining.clone());
+                    connections.spawn(async move {
+                        let stream = into_pingora(stream, peer);
+                        connection::serve(stream, &http, &edge, &draining).await;
+                    });
+                }
+                Err(why) => refused(&self.process, &why).await,
+            }
+        }
+        drop(socket);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+/// Most errors concern one connection that is gone already; running out of descriptors concerns all,
+/// and accepting again at once would only burn the processor.
+async fn refused(process: &Process, why: &std::io::Error) {
+    process.reloader.shared().metrics.accept_errors().inc();
+    if matches!(
+        why.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    ) {
+        if !process.connections.is_exhausted.swap(true, Ordering::AcqRel) {
+            log::error!("no new connection can be accepted: {why}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn into_pingora(stream: TcpStream, peer: SocketAddr) -> Stream {
+    let _ = stream.set_nodelay(true);
+    Box::new(Socket::new(stream, peer))
+}
+
+/// Serves until the process drains and every connection is done.
+pub(super) async fn serve(loops: Vec<Loop>, draining: ShutdownWatch) {
+    let local: Vec<_> =
+        loops.into_iter().map(|it| tokio::spawn(it.run(draining.clone()))).collect();
+    for it in local {
+        let _ = it.await;
+    }
+}
+
+/// The admin listener answers as long as the process lives, so that `/readyz` can say that it leaves.
+pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, draining: ShutdownWatch) {
+    let socket = match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(why) => {
+            log::error!("the admin listener cannot be used: {why}");
+            return;
+        }
+    };
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                let (app, draining) = (app.clone(), draining.clone());
+                tokio::spawn(async move {
+                    app.process_new(into_pingora(stream, peer), &draining).await;
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
