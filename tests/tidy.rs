@@ -1,0 +1,172 @@
+//! The habits of the house, as a test: sizes, module documents, layers, and words that do not belong.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                found.push((path.clone(), fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    found.sort();
+    found
+}
+
+#[test]
+fn files_are_at_most_500_lines() {
+    let long: Vec<_> = ["src", "tests", "benches", "vendor"]
+        .iter()
+        .flat_map(|folder| sources(folder))
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > 500)
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn every_module_says_what_it_is_in_1_to_6_lines() {
+    let wrong: Vec<_> = sources("src")
+        .into_iter()
+        .map(|(path, text)| (path, text.lines().take_while(|it| it.starts_with("//!")).count()))
+        .filter(|(path, lines)| {
+            let is_test = path.to_string_lossy().ends_with("tests.rs");
+            !(1..=6).contains(lines) && !is_test && !path.ends_with("lib.rs")
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The layers of `docs/ARCHITECTURE.md`: a module names lower ones only, and none of its own layer.
+const LAYERS: &[&[&str]] = &[
+    &["value", "diagnostic"],
+    &["flow"],
+    &["telemetry"],
+    &["auth", "limit", "upstream"],
+    &["policy"],
+    &["config"],
+    &["gateway"],
+    &["proxy", "admin"],
+    &["reload"],
+    &["server", "cli"],
+];
+
+#[test]
+fn modules_name_lower_layers_only() {
+    let layer: BTreeMap<&str, usize> = LAYERS
+        .iter()
+        .enumerate()
+        .flat_map(|(level, names)| names.iter().map(move |name| (*name, level)))
+        .collect();
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for (path, text) in sources("src") {
+        let inside = path.strip_prefix(&src).unwrap();
+        let first = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        let Some(own) = layer.get(first) else { continue };
+        for named in names(&text) {
+            // The process and its verbs are one layer and know each other.
+            let is_fine = named == first
+                || layer.get(named.as_str()).is_none_or(|it| it < own)
+                || *own == LAYERS.len() - 1;
+            if !is_fine {
+                wrong.push(format!("{} names {named}", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The modules of this crate that a file names: `crate::name` and `crate::{a, b::c}`.
+fn names(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let word = |text: &str| -> String {
+            text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        };
+        if !rest.starts_with('{') {
+            found.push(word(rest));
+            continue;
+        }
+        let mut depth = 0;
+        let mut is_start = false;
+        for (index, c) in rest.char_indices() {
+            match c {
+                '{' => {
+                    depth += 1;
+                    is_start = depth == 1;
+                }
+                '}' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                ',' if depth == 1 => is_start = true,
+                c if c.is_whitespace() => {}
+                _ if is_start => {
+                    found.push(word(&rest[index..]));
+                    is_start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn only_the_data_path_sees_a_session() {
+    let wrong: Vec<_> = sources("src")
+        .into_iter()
+        .filter(|(path, text)| {
+            let path = path.to_string_lossy();
+            let is_allowed = ["/proxy/", "/admin/", "/server"].iter().any(|it| path.contains(it));
+            let names_session = text.contains("pingora::proxy::") || text.contains("ServerSession");
+            names_session && !is_allowed
+        })
+        .map(|(path, _)| path)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn serde_yaml_is_behind_the_configuration() {
+    let wrong: Vec<_> = sources("src")
+        .into_iter()
+        .filter(|(path, text)| {
+            !path.to_string_lossy().contains("/config/") && text.contains("serde_yaml")
+        })
+        .map(|(path, _)| path)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_code_is_explained() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/errors.md")).unwrap();
+    let explained: Vec<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(code, _)| code))
+        .collect();
+    for code in tollgate::flow::rejection::Code::ALL {
+        let row = format!("| `{}` | {} |", code.word(), code.status());
+        assert!(document.contains(&row), "docs/errors.md lacks a row that begins {row}");
+    }
+    assert_eq!(explained.len(), tollgate::flow::rejection::Code::ALL.len(), "a code too many");
+}
