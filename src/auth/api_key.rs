@@ -108,7 +108,7 @@ impl ApiKey {
             None => Err(Reason::Unknown.into()),
             Some(credential) if credential.is_expired(unix_seconds) => Err(Refused {
                 reason: Reason::Expired,
-                consumer: Some(credential.consumer.name.clone()),
+                consumer: Some(credential.consumer.name.as_str().into()),
             }),
             Some(credential) => Ok(Some(Identity { credential: credential.clone(), source })),
         }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::*;
-use crate::flow::identity::{Consumer, Credential, Source};
+use crate::flow::identity::{Consumer, Credential, Label, Source};
 
 const NOW: u64 = 1_000;
 const GOOD: &str = "tg_good_key";
@@ -12,19 +12,18 @@ const OWN: &str = "brought along";
 
 fn credential(id: &str, expires: Option<u64>) -> Arc<Credential> {
     let consumer = Arc::new(Consumer {
-        name: "acme".into(),
+        index: 0,
+        name: Label::new("acme").unwrap(),
         groups: Box::default(),
         plan: None,
-        name_header: HeaderValue::from_static("acme"),
         groups_header: None,
     });
     Arc::new(Credential {
-        id: id.into(),
+        id: Label::new(id).unwrap(),
         full_id: format!("acme/{id}").into(),
         consumer,
         expires,
         scopes: Box::default(),
-        id_header: HeaderValue::from_str(id).unwrap(),
         scope_header: None,
     })
 }
@@ -57,7 +56,8 @@ fn check(lines: &[(&str, &[u8])], query: Option<&str>, expected: Expected) {
     let headers = headers(lines);
     let presented = Presented { headers: &headers, query };
     let found = api_key(everywhere()).authenticate(&presented, NOW);
-    let found = found.map(|it| it.map(|it| it.credential.id.to_string())).map_err(|it| it.reason);
+    let found =
+        found.map(|it| it.map(|it| it.credential.id.as_str().to_owned())).map_err(|it| it.reason);
     assert_eq!(found, expected.map(|it| it.map(str::to_owned)), "{lines:?} {query:?}");
 }
 

@@ -3,14 +3,40 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+/// A checked word, kept as the header value that it is sent as: metering, logging and forwarding then
+/// touch one place in memory, which among 10,000 consumers is not in the processor's cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label(HeaderValue);
+
+impl Label {
+    /// `None` for what cannot stand in a header.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let value = HeaderValue::from_str(text).ok()?;
+        value.to_str().is_ok().then_some(Self(value))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// Costs a reference count.
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
 /// A known client, as compiled. Header values are made once, here, and only cloned per request.
 #[derive(Debug)]
 pub struct Consumer {
-    pub name: Arc<str>,
+    /// Its place among the consumers of the snapshot.
+    pub index: usize,
+    pub name: Label,
     pub groups: Box<[Arc<str>]>,
+    /// One `Arc` for all consumers of a plan.
     pub plan: Option<Arc<str>>,
-    /// `X-Consumer-Username`.
-    pub name_header: HeaderValue,
     /// `X-Consumer-Groups`: the groups, joined by `, `; none without groups.
     pub groups_header: Option<HeaderValue>,
 }
@@ -19,15 +45,13 @@ pub struct Consumer {
 #[derive(Debug)]
 pub struct Credential {
     /// Unique within its consumer; safe to log.
-    pub id: Arc<str>,
+    pub id: Label,
     /// `consumer/id`: unique among all.
     pub full_id: Arc<str>,
     pub consumer: Arc<Consumer>,
     /// Seconds since the epoch from which it is no longer good.
     pub expires: Option<u64>,
     pub scopes: Box<[Arc<str>]>,
-    /// `X-Credential-Identifier`.
-    pub id_header: HeaderValue,
     /// `X-Authenticated-Scope`: the scopes, joined by spaces; none without scopes.
     pub scope_header: Option<HeaderValue>,
 }

@@ -36,7 +36,8 @@ pub struct Gateway {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     pub admin: Admin,
     pub access_log: Destination,
-    pub consumers: AHashMap<Arc<str>, Arc<ConsumerMetrics>>,
+    /// By the consumers' index.
+    pub consumers: Box<[Arc<ConsumerMetrics>]>,
     /// Counts the requests that no route matched.
     pub unrouted: Arc<RouteMetrics>,
     pub upstream_metrics: AHashMap<Arc<str>, Arc<UpstreamMetrics>>,

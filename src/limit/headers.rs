@@ -8,15 +8,16 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, header::RETRY_AFTER};
+use http::HeaderValue;
 
 use super::{gcra::Rate, state::States};
 
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const CURRENT: HeaderName = HeaderName::from_static("ratelimit");
-const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const POLICY: &str = "RateLimit-Policy";
+const CURRENT: &str = "RateLimit";
+const LIMIT: &str = "X-RateLimit-Limit";
+const REMAINING: &str = "X-RateLimit-Remaining";
+const RESET: &str = "X-RateLimit-Reset";
+const RETRY_AFTER: &str = "Retry-After";
 
 /// The parameters of one `RateLimit` item: `;r=`, `;t=`, a comma, a space and two numbers.
 const ITEM_BYTES: usize = 8 + 2 * 20;
@@ -67,14 +68,18 @@ impl Policies {
     }
 }
 
-/// Gives every field to `out`, once each. `groups` are the windows in the order of their charges: a
+/// Gives every field to `out`, once each, by names that cost Pingora's header map no copy. `groups` are the windows in the order of their charges: a
 /// route's and a plan's are compiled apart and met only by a request. Nothing is written without
 /// windows. Each field is to be set, not added.
 ///
 /// `X-RateLimit-*` tell of the tightest window (`States::tightest`); its reset is in seconds from
 /// now. `Retry-After` is there only when the request was refused: whole seconds, rounded up, at
 /// least 1. Allocates one buffer, which all values share.
-pub fn write(groups: &[&Policies], states: &States, out: &mut impl FnMut(HeaderName, HeaderValue)) {
+pub fn write(
+    groups: &[&Policies],
+    states: &States,
+    out: &mut impl FnMut(&'static str, HeaderValue),
+) {
     let Some(tightest) = states.tightest() else { return };
     let mut lines = Lines { text: BytesMut::with_capacity(capacity(groups, states)), out };
     let mut filled = groups.iter().filter(|it| !it.names.is_empty());
@@ -104,7 +109,7 @@ struct Lines<'a, Out> {
     out: &'a mut Out,
 }
 
-impl<Out: FnMut(HeaderName, HeaderValue)> Lines<'_, Out> {
+impl<Out: FnMut(&'static str, HeaderValue)> Lines<'_, Out> {
     /// The policies of several groups in one list (RFC 9651, 3.1).
     fn policies(&mut self, groups: &[&Policies]) {
         for group in groups.iter().filter(|it| !it.names.is_empty()) {
@@ -124,7 +129,7 @@ impl<Out: FnMut(HeaderName, HeaderValue)> Lines<'_, Out> {
         self.end(CURRENT);
     }
 
-    fn number(&mut self, name: HeaderName, number: u64) {
+    fn number(&mut self, name: &'static str, number: u64) {
         self.put(format_args!("{number}"));
         self.end(name);
     }
@@ -140,7 +145,7 @@ impl<Out: FnMut(HeaderName, HeaderValue)> Lines<'_, Out> {
         let _ = self.text.write_fmt(text);
     }
 
-    fn end(&mut self, name: HeaderName) {
+    fn end(&mut self, name: &'static str) {
         // Names were checked when they were compiled, and numbers are digits.
         if let Ok(value) = HeaderValue::from_maybe_shared(self.text.split().freeze()) {
             (self.out)(name, value);
@@ -186,7 +191,7 @@ mod tests {
         let policies: Vec<_> = groups.iter().map(|it| Policies::new(it).unwrap()).collect();
         let mut told = Vec::new();
         write(&policies.iter().collect::<Vec<_>>(), &states, &mut |name, value| {
-            told.push((name.to_string(), value.to_str().unwrap().to_owned()));
+            told.push((name.to_ascii_lowercase(), value.to_str().unwrap().to_owned()));
         });
         let told: Vec<_> = told.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         assert_eq!(told, expected);

@@ -1,7 +1,7 @@
 //! Finds out who is calling, and tells the upstream in place of the credential.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderName, request::Parts};
+use http::request::Parts;
 use pingora::http::RequestHeader;
 
 use super::Context;
@@ -15,10 +15,10 @@ use crate::{
     telemetry::AuthOutcome,
 };
 
-pub static CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
-pub static CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
-pub static CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
-pub static AUTHENTICATED_SCOPE: HeaderName = HeaderName::from_static("x-authenticated-scope");
+const CONSUMER_USERNAME: &str = "X-Consumer-Username";
+const CONSUMER_GROUPS: &str = "X-Consumer-Groups";
+const CREDENTIAL_IDENTIFIER: &str = "X-Credential-Identifier";
+const AUTHENTICATED_SCOPE: &str = "X-Authenticated-Scope";
 
 /// Any one of the authenticators will do; they are asked in order.
 pub struct Authenticate {
@@ -89,14 +89,14 @@ impl Authenticate {
         let consumer = identity.consumer();
         // Inserting a known name with a valid value fails only at the header map's hard bound of
         // 32,768 entries, far above what a listener lets in.
-        let _ = request.insert_header(CONSUMER_USERNAME.clone(), consumer.name_header.clone());
+        let _ = request.insert_header(CONSUMER_USERNAME, consumer.name.header());
         if let Some(groups) = &consumer.groups_header {
-            let _ = request.insert_header(CONSUMER_GROUPS.clone(), groups.clone());
+            let _ = request.insert_header(CONSUMER_GROUPS, groups.clone());
         }
         let credential = &identity.credential;
-        let _ = request.insert_header(CREDENTIAL_IDENTIFIER.clone(), credential.id_header.clone());
+        let _ = request.insert_header(CREDENTIAL_IDENTIFIER, credential.id.header());
         if let Some(scopes) = &credential.scope_header {
-            let _ = request.insert_header(AUTHENTICATED_SCOPE.clone(), scopes.clone());
+            let _ = request.insert_header(AUTHENTICATED_SCOPE, scopes.clone());
         }
     }
 }

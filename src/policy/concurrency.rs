@@ -33,8 +33,8 @@ impl Concurrency {
         if let Some(bound) = &self.route {
             self.enter(bound, request, context)?;
         }
-        let plan = context.identity.as_ref().and_then(|it| it.consumer().plan.clone());
-        match plan.and_then(|plan| self.plans.get(&plan)) {
+        let identity = context.identity.as_ref();
+        match identity.and_then(|it| self.plans.get(it.consumer().plan.as_ref()?)) {
             Some(bound) => self.enter(bound, request, context),
             None => Ok(()),
         }

@@ -32,7 +32,7 @@ impl By {
         let identity = context.identity.as_ref();
         let subject = match self {
             Self::Consumer => {
-                limit::Subject::Consumer(identity.map_or("", |it| &it.consumer().name))
+                limit::Subject::Consumer(identity.map_or("", |it| it.consumer().name.as_str()))
             }
             Self::Credential => {
                 limit::Subject::Credential(identity.map_or("", |it| &it.credential.full_id))

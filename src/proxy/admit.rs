@@ -31,7 +31,7 @@ pub enum Admitted {
 /// The refusal to answer with.
 pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Rejection> {
     let gateway = exchange.gateway.clone();
-    exchange.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
+    exchange.request_id = Some(request_id(session.req_header().headers.get(X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
     exchange.host = canonical_host(session.req_header())?;
@@ -56,13 +56,16 @@ pub(crate) fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
         return id.clone();
     }
     let mut id = [0_u8; 32];
-    let digits = *b"0123456789abcdef";
-    let mut bits = fastrand::u128(..);
-    for place in &mut id {
-        *place = digits.get((bits & 15) as usize).copied().unwrap_or(b'0');
-        bits >>= 4;
+    for (pair, byte) in id.chunks_exact_mut(2).zip(fastrand::u128(..).to_le_bytes()) {
+        if let [high, low] = pair {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 15));
+        }
     }
     HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+const fn digit(value: u8) -> u8 {
+    if value < 10 { b'0' + value } else { b'a' + value - 10 }
 }
 
 /// The timeouts of the exchange, and for HTTP/2 what `connection` checked for HTTP/1.1.

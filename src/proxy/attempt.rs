@@ -11,7 +11,7 @@ use pingora::{
 use super::{exchange::Exchange, reply};
 use crate::{
     flow::{
-        clock::Now,
+        clock,
         rejection::{Code, Rejection},
     },
     policy::body_limit::BodyLimit,
@@ -27,8 +27,9 @@ pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpP
         return Error::e_explain(ErrorType::HTTPStatus(500), "no upstream was chosen");
     };
     let forwarding = &mut exchange.forwarding;
-    forwarding.started.get_or_insert_with(Instant::now);
-    let remaining = forwarding.remaining(upstream.spec().timeouts.total);
+    let now = Instant::now();
+    forwarding.started.get_or_insert(now);
+    let remaining = forwarding.remaining(upstream.spec().timeouts.total, now);
     if remaining.is_zero() {
         return Error::e_explain(ErrorType::HTTPStatus(504), "the total timeout is used up");
     }
@@ -36,7 +37,7 @@ pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpP
     forwarding.current = None;
     let hash = hash(session, exchange, &upstream);
     let forwarding = &mut exchange.forwarding;
-    let nanos = Now::read().nanos();
+    let nanos = clock::nanos(now);
     let Some(mut picked) = upstream.pick(hash, &forwarding.tried, nanos) else {
         return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint is available");
     };
@@ -68,7 +69,7 @@ fn hash(session: &Session, exchange: &Exchange, upstream: &Upstream) -> Option<u
         }
         HashOn::Consumer => {
             let identity = exchange.context.identity.as_ref()?;
-            Some(hash_of(identity.consumer().name.as_bytes()))
+            Some(hash_of(identity.consumer().name.as_str().as_bytes()))
         }
         HashOn::ClientIp => match exchange.context.client {
             std::net::IpAddr::V4(address) => Some(hash_of(&address.octets())),
@@ -157,7 +158,7 @@ fn may_retry(
         reached_upstream,
         tries: forwarding.attempts,
     };
-    let may = upstream.may_retry(&failed, Now::read().nanos());
+    let may = upstream.may_retry(&failed, clock::nanos(Instant::now()));
     if may && let Some(picked) = &forwarding.current {
         forwarding.tried.add(picked.index());
     }
@@ -183,7 +184,6 @@ pub fn answered(
     if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(());
     }
-    exchange.forwarding.answered = Some(Instant::now());
     let status = response.status.as_u16();
     if status >= 500 {
         report(exchange, if status == 504 { Outcome::Timeout } else { Outcome::ServerError });
@@ -253,7 +253,7 @@ pub fn check_total(exchange: &Exchange) -> Result<()> {
     let forwarding = &exchange.forwarding;
     let Some(upstream) = &exchange.upstream else { return Ok(()) };
     if forwarding.is_open_ended
-        || forwarding.remaining(upstream.spec().timeouts.total) > Duration::ZERO
+        || forwarding.remaining(upstream.spec().timeouts.total, Instant::now()) > Duration::ZERO
     {
         return Ok(());
     }
@@ -269,7 +269,9 @@ fn report(exchange: &mut Exchange, outcome: Outcome) {
     }
     forwarding.is_reported = true;
     if let (Some(upstream), Some(picked)) = (&exchange.upstream, &forwarding.current) {
-        upstream.report(picked, outcome, Now::read().nanos());
+        // Only a failure is dated.
+        let nanos = outcome.failure().map_or(0, |_| clock::nanos(Instant::now()));
+        upstream.report(picked, outcome, nanos);
     }
 }
 

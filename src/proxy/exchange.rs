@@ -40,8 +40,6 @@ pub struct Forwarding {
     pub attempts: u32,
     /// The first try.
     pub started: Option<Instant>,
-    /// The head of the final response.
-    pub answered: Option<Instant>,
     pub current: Option<Picked>,
     /// Whether `current` stands in the endpoint's statistics already.
     pub is_reported: bool,
@@ -52,10 +50,11 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// What is left of `total`, counted from the first try.
+    /// What is left of `total` at `now`, counted from the first try.
     #[must_use]
-    pub fn remaining(&self, total: Duration) -> Duration {
-        self.started.map_or(total, |started| total.saturating_sub(started.elapsed()))
+    pub fn remaining(&self, total: Duration, now: Instant) -> Duration {
+        let spent = self.started.map(|started| now.saturating_duration_since(started));
+        total.saturating_sub(spent.unwrap_or_default())
     }
 }
 
@@ -63,10 +62,11 @@ impl Exchange {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>) -> Self {
         let unknown = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let started = Instant::now();
         Self {
             gateway,
-            started: Instant::now(),
-            context: Context::new(Now::read(), unknown),
+            started,
+            context: Context::new(Now::at(started), unknown),
             request_id: None,
             host: String::new(),
             route: None,

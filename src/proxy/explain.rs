@@ -180,8 +180,8 @@ async fn consider(
             let verdict = authenticate.identify(header, context).await;
             said.insert("authenticator".to_owned(), json!(context.authenticator.as_deref()));
             if let Some(identity) = &context.identity {
-                said.insert("consumer".to_owned(), json!(&*identity.consumer().name));
-                said.insert("credential".to_owned(), json!(&*identity.credential.id));
+                said.insert("consumer".to_owned(), json!(identity.consumer().name.as_str()));
+                said.insert("credential".to_owned(), json!(identity.credential.id.as_str()));
             }
             verdict
         }

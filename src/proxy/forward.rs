@@ -1,15 +1,15 @@
 //! What the upstream is told of the client, and what it is not: hop headers of our own are set, and
 //! the client's copies of them never arrive (Traefik CVE-2026-39858, oauth2-proxy CVE-2025-64484).
-use std::net::IpAddr;
+use std::{cell::RefCell, net::IpAddr};
 
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 
 use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
 
-static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
+const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+const X_FORWARDED_PORT: &str = "X-Forwarded-Port";
 const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
@@ -81,38 +81,63 @@ pub fn strip(request: &mut RequestHeader, is_trusted: bool) {
 /// Says how the request came in.
 pub fn announce(request: &mut RequestHeader, origin: &Origin<'_>) {
     if let Some(id) = origin.request_id {
-        let _ = request.insert_header(X_REQUEST_ID.clone(), id.clone());
+        let _ = request.insert_header(X_REQUEST_ID, id.clone());
     }
     let host = request.headers.get(header::HOST).cloned();
     let said = [
-        (&X_FORWARDED_PROTO, Some(if origin.is_tls { HTTPS } else { HTTP })),
-        (&X_FORWARDED_PORT, Some(HeaderValue::from(origin.port))),
-        (&X_FORWARDED_HOST, host),
+        (X_FORWARDED_PROTO, Some(if origin.is_tls { HTTPS } else { HTTP })),
+        (X_FORWARDED_PORT, Some(HeaderValue::from(origin.port))),
+        (X_FORWARDED_HOST, host),
     ];
     for (name, value) in said {
         // A trusted proxy was nearer to the client and knows better.
         if let Some(value) = value
             && !(origin.is_trusted && request.headers.contains_key(name))
         {
-            let _ = request.insert_header(name.clone(), value);
+            let _ = request.insert_header(name, value);
         }
     }
-    let _ = request.insert_header(X_FORWARDED_FOR.clone(), forwarded_for(request, origin));
-    let _ = request.append_header(header::VIA, VIA);
+    let _ = request.insert_header("X-Forwarded-For", forwarded_for(request, origin));
+    let _ = request.append_header("Via", VIA);
 }
 
 fn forwarded_for(request: &RequestHeader, origin: &Origin<'_>) -> HeaderValue {
-    let peer = origin.peer.to_canonical().to_string();
-    let before: Vec<&str> = request
-        .headers
-        .get_all(&X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .filter(|value| !value.trim().is_empty())
-        .collect();
-    let whole = if before.is_empty() { peer } else { format!("{}, {peer}", before.join(", ")) };
+    if !request.headers.contains_key(&X_FORWARDED_FOR) {
+        return text_of(origin.peer);
+    }
+    let mut whole = String::new();
+    for line in request.headers.get_all(&X_FORWARDED_FOR) {
+        if let Ok(line) = line.to_str()
+            && !line.trim().is_empty()
+        {
+            whole.push_str(line);
+            whole.push_str(", ");
+        }
+    }
+    whole.push_str(&origin.peer.to_canonical().to_string());
     HeaderValue::from_maybe_shared(bytes::Bytes::from(whole))
-        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        .unwrap_or_else(|_| text_of(origin.peer))
+}
+
+thread_local! {
+    /// The last peer of this worker and its text: one proxy in front of us is every peer there is.
+    static LAST: RefCell<(IpAddr, HeaderValue)> =
+        const { RefCell::new((UNKNOWN, HeaderValue::from_static("0.0.0.0"))) };
+}
+
+const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+fn text_of(peer: IpAddr) -> HeaderValue {
+    LAST.with_borrow_mut(|(last, text)| {
+        if *last != peer {
+            let fresh = bytes::Bytes::from(peer.to_canonical().to_string());
+            // Digits, dots and colons make a header value.
+            if let Ok(fresh) = HeaderValue::from_maybe_shared(fresh) {
+                (*last, *text) = (peer, fresh);
+            }
+        }
+        text.clone()
+    })
 }
 
 #[cfg(test)]

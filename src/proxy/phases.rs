@@ -123,7 +123,7 @@ impl ProxyHttp for Proxy {
             policy.response_filter(response, &exchange.context);
         }
         if let Some(id) = &exchange.request_id {
-            response.insert_header(reply::X_REQUEST_ID.clone(), id.clone())?;
+            response.insert_header(reply::X_REQUEST_ID, id.clone())?;
         }
         // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
         response.remove_header(&header::HeaderName::from_static("keep-alive"));
@@ -134,10 +134,12 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         _body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         exchange: &mut Self::CTX,
     ) -> Result<Option<std::time::Duration>> {
-        attempt::check_total(exchange)?;
+        if !end_of_stream {
+            attempt::check_total(exchange)?;
+        }
         Ok(None)
     }
 

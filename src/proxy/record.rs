@@ -1,5 +1,8 @@
 //! What is written down when a request has ended: metrics and the access log.
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, header, request::Parts};
 use pingora::{Error, proxy::Session};
@@ -11,10 +14,11 @@ use crate::{auth::decode_query, flow::rejection::Code, gateway::Gateway, telemet
 const CLIENT_GONE: u16 = 499;
 
 pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
-    let duration = exchange.started.elapsed();
+    let now = Instant::now();
+    let duration = now.saturating_duration_since(exchange.started);
     let sent = session.response_written().map(|it| it.status.as_u16());
     let status = sent.unwrap_or(if error.is_some() { CLIENT_GONE } else { 0 });
-    let upstream_duration = exchange.forwarding.started.map(|it| it.elapsed());
+    let upstream_duration = exchange.forwarding.started.map(|it| now.saturating_duration_since(it));
     count(proxy, session, exchange, status, duration, upstream_duration);
     // A connection that is kept costs the endpoint nothing; the count of requests in flight ends here.
     if proxy.access_log.is_on() {
@@ -36,7 +40,7 @@ fn count(
     let overhead = duration.saturating_sub(upstream_duration.unwrap_or_default());
     metrics.record((&session.req_header().method).into(), status, duration, overhead);
     if let Some(identity) = &exchange.context.identity
-        && let Some(metrics) = gateway.consumers.get(&identity.consumer().name)
+        && let Some(metrics) = gateway.consumers.get(identity.consumer().index)
     {
         metrics.record(status);
     }
@@ -84,8 +88,10 @@ fn write(
         status,
         code: exchange.refused.map(Code::word),
         route: exchange.route.as_ref().map(|it| &*it.id),
-        consumer: identity.map(|it| &*it.consumer().name).or(context.known_consumer.as_deref()),
-        credential: identity.map(|it| &*it.credential.id),
+        consumer: identity
+            .map(|it| it.consumer().name.as_str())
+            .or(context.known_consumer.as_deref()),
+        credential: identity.map(|it| it.credential.id.as_str()),
         authenticator: context.authenticator.as_deref(),
         upstream: exchange.upstream.as_ref().map(|it| it.name()),
         endpoint: forwarding.current.as_ref().map(|it| &**it.endpoint().url()),

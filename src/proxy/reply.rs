@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::exchange::Exchange;
 use crate::flow::rejection::{Code, Rejection};
 
-pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A name as text costs Pingora's header map no copy, which a `HeaderName` does.
+pub const X_REQUEST_ID: &str = "X-Request-ID";
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -111,7 +112,7 @@ impl Answer {
             policy.response_filter(&mut self.header, &exchange.context);
         }
         if let Some(id) = &exchange.request_id {
-            self.header.insert_header(X_REQUEST_ID.clone(), id.clone())?;
+            self.header.insert_header(X_REQUEST_ID, id.clone())?;
         }
         keep(session);
         let has_body = session.req_header().method != Method::HEAD && !self.body.is_empty();
@@ -153,9 +154,11 @@ pub fn raw(rejection: &Rejection, request_id: &HeaderValue) -> Bytes {
         (header::CONTENT_LENGTH, length),
         (PROXY_STATUS.clone(), HeaderValue::from_static(proxy_status(rejection.code))),
         (header::CACHE_CONTROL, NO_STORE),
-        (X_REQUEST_ID.clone(), request_id.clone()),
         (header::CONNECTION, HeaderValue::from_static("close")),
     ];
+    out.put_slice(b"x-request-id: ");
+    out.put_slice(request_id.as_bytes());
+    out.put_slice(b"\r\n");
     for (name, value) in standing.iter().chain(&rejection.headers) {
         out.put_slice(name.as_str().as_bytes());
         out.put_slice(b": ");

@@ -9,7 +9,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::SystemTime,
 };
 
 use async_trait::async_trait;
@@ -33,7 +32,6 @@ pub struct Socket {
     /// Written and not yet given to the kernel.
     pending: BytesMut,
     digest: Arc<SocketDigest>,
-    since: SystemTime,
 }
 
 impl Socket {
@@ -42,13 +40,7 @@ impl Socket {
     pub fn new(tcp: TcpStream, peer: SocketAddr) -> Self {
         let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
         let _ = digest.peer_addr.set(Some(peer.into()));
-        Self {
-            tcp,
-            unread: BytesMut::new(),
-            pending: BytesMut::new(),
-            digest: Arc::new(digest),
-            since: SystemTime::now(),
-        }
+        Self { tcp, unread: BytesMut::new(), pending: BytesMut::new(), digest: Arc::new(digest) }
     }
 
     /// Puts bytes back that were read: they are read again before any other.
@@ -161,12 +153,9 @@ impl UniqueID for Socket {
 impl Ssl for Socket {}
 
 impl GetTimingDigest for Socket {
+    /// Asked for with each request, and read by nobody.
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        vec![Some(TimingDigest {
-            established_ts: self.since,
-            establishment_duration: None,
-            offload_wait_duration: None,
-        })]
+        Vec::new()
     }
 }
 

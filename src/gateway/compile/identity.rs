@@ -15,20 +15,21 @@ use crate::{
     auth::{Authenticator, Method, api_key, basic},
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
-    flow::identity::{Consumer, Credential},
+    flow::identity::{Consumer, Credential, Label},
     gateway::Shared,
 };
 
 /// All consumers' credentials, indexed as the authenticators need them.
 pub(super) struct Identities {
-    names: Vec<Arc<str>>,
+    consumers: Vec<Arc<Consumer>>,
     keys: Vec<([u8; 32], Arc<Credential>)>,
     passwords: Vec<basic::Password>,
 }
 
 impl Identities {
-    pub(super) fn names(&self) -> Box<[Arc<str>]> {
-        self.names.clone().into()
+    /// By the consumers' index.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.consumers.iter().map(|it| it.name.as_str()).collect()
     }
 }
 
@@ -38,27 +39,36 @@ pub(super) fn consumers(
     root: &Path,
     problems: &mut Problems,
 ) -> Identities {
-    let mut found = Identities { names: Vec::new(), keys: Vec::new(), passwords: Vec::new() };
+    let mut found = Identities { consumers: Vec::new(), keys: Vec::new(), passwords: Vec::new() };
     let mut places = Places::default();
+    let interned: Map<Arc<str>> =
+        plans.windows.keys().map(|plan| (plan.clone(), plan.as_str().into())).collect();
     for (consumer, raw) in raw.consumers.iter().flatten() {
         let at = root.key("consumers").key(consumer);
-        let Some(()) = problems.keep(&at, name(consumer)) else { continue };
-        if let Some(Word(plan)) = &raw.plan {
-            resolve(plan, "plan", &plans.windows, &at.key("plan"), problems);
-        }
+        let Some(label) = label(consumer, &at, problems) else { continue };
+        let plan = raw
+            .plan
+            .as_ref()
+            .and_then(|Word(plan)| resolve(plan, "plan", &interned, &at.key("plan"), problems));
         let groups = words(raw.groups.as_deref(), &at.key("groups"), problems, name);
         let compiled = Arc::new(Consumer {
-            name: consumer.as_str().into(),
-            plan: raw.plan.as_ref().map(|plan| plan.0.as_str().into()),
-            name_header: header(consumer),
+            index: found.consumers.len(),
+            name: label,
+            plan: plan.cloned(),
             groups_header: (!groups.is_empty()).then(|| header(&groups.join(", "))),
             groups,
         });
-        found.names.push(compiled.name.clone());
+        found.consumers.push(compiled.clone());
         keys(raw, &compiled, &at, &mut places, &mut found, problems);
         passwords(raw, &compiled, &at, &mut places, &mut found, problems);
     }
     found
+}
+
+/// A name that is fit for a header too; one that is not is a problem.
+fn label(text: &str, at: &Path, problems: &mut Problems) -> Option<Label> {
+    problems.keep(at, name(text))?;
+    Label::new(text)
 }
 
 /// Where each secret and user name stood first, to name both places of a clash.
@@ -83,11 +93,14 @@ fn keys(
             problems.add_with_hint(
                 &at,
                 "`id` and `hash` are both needed",
-                format!("`tollgate key new {}` makes a key and these lines", consumer.name),
+                format!(
+                    "`tollgate key new {}` makes a key and these lines",
+                    consumer.name.as_str()
+                ),
             );
             continue;
         };
-        problems.keep(&at.key("id"), name(id));
+        let Some(label) = label(id, &at.key("id"), problems) else { continue };
         if !ids.insert(id) {
             problems
                 .add(&at.key("id"), format!("`{id}` names another key of this consumer already"));
@@ -98,11 +111,11 @@ fn keys(
             .as_ref()
             .and_then(|word| problems.keep(&at.key("expires"), timestamp(&word.0)));
         let Some(hash) = problems.keep(&at.key("hash"), sha256(hash)) else { continue };
-        let place = format!("{}/{id}", consumer.name);
+        let place = format!("{}/{id}", consumer.name.as_str());
         if let Some(first) = places.hashes.insert(hash, place) {
             problems.add(&at.key("hash"), format!("the same key is {first}'s already"));
         }
-        found.keys.push((hash, credential(consumer, id, expires, scopes)));
+        found.keys.push((hash, credential(consumer, label, expires, scopes)));
     }
 }
 
@@ -133,11 +146,12 @@ fn passwords(
             );
             continue;
         }
-        if let Some(first) = places.users.insert(user.clone(), consumer.name.to_string()) {
+        if let Some(first) = places.users.insert(user.clone(), consumer.name.as_str().to_owned()) {
             problems
                 .add(&at.key("username"), format!("`{user}` is a user name of {first} already"));
         }
-        let credential = credential(consumer, user, None, Box::default());
+        let Some(label) = Label::new(user) else { continue };
+        let credential = credential(consumer, label, None, Box::default());
         let compiled = basic::Password::new(user, hash, credential);
         if let Some(compiled) = problems.keep(&at.key("password_hash"), compiled) {
             found.passwords.push(compiled);
@@ -147,17 +161,16 @@ fn passwords(
 
 fn credential(
     consumer: &Arc<Consumer>,
-    id: &str,
+    id: Label,
     expires: Option<u64>,
     scopes: Box<[Arc<str>]>,
 ) -> Arc<Credential> {
     Arc::new(Credential {
-        id: id.into(),
-        full_id: format!("{}/{id}", consumer.name).into(),
+        full_id: format!("{}/{}", consumer.name.as_str(), id.as_str()).into(),
+        id,
         consumer: consumer.clone(),
         expires,
         scope_header: (!scopes.is_empty()).then(|| header(&scopes.join(" "))),
-        id_header: header(id),
         scopes,
     })
 }

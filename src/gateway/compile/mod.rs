@@ -18,7 +18,7 @@ use super::{Gateway, Shared};
 use crate::{
     config::{Revision, raw},
     diagnostic::{Path, Problems},
-    telemetry::{ConsumerMetrics, metrics::UNROUTED},
+    telemetry::metrics::UNROUTED,
 };
 
 /// Compiles against `shared`, which keeps its counters. Nothing that runs is touched.
@@ -67,7 +67,7 @@ pub fn compile(
         upstreams,
         admin,
         access_log: telemetry.access_log,
-        consumers: consumers(&identities.names(), telemetry.consumer_labels, shared),
+        consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
         unrouted: shared.metrics.route(UNROUTED),
         upstream_metrics: counted(raw.upstreams.iter().flat_map(|it| it.keys()), |name| {
             shared.metrics.upstream(name)
@@ -75,15 +75,6 @@ pub fn compile(
         authenticators: counted(authenticators.keys(), |name| shared.metrics.authenticator(name)),
         secret_parameters: identity::secret_parameters(raw),
     })
-}
-
-fn consumers(
-    names: &[Arc<str>],
-    labels: usize,
-    shared: &Shared,
-) -> AHashMap<Arc<str>, Arc<ConsumerMetrics>> {
-    let plain: Vec<&str> = names.iter().map(|name| &**name).collect();
-    names.iter().cloned().zip(shared.metrics.consumers(&plain, labels)).collect()
 }
 
 fn counted<'a, T>(
