@@ -2,7 +2,11 @@
 //! and every reason is given.
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -67,37 +71,58 @@ pub struct Last {
     pub errors: Vec<String>,
 }
 
-/// Holds what a reload needs. One at a time: the lock on `state` is the queue.
+/// Holds what a reload needs. Reloads are done one at a time on a thread of their own: the allocator
+/// then finds the memory of the last snapshot again, and a thousand reloads take what a few take.
 pub struct Reloader {
     file: PathBuf,
     live: Arc<ArcSwap<Gateway>>,
     shared: Arc<Shared>,
     access_log: Arc<AccessLog>,
     background: Handle,
+    jobs: SyncSender<Job>,
     state: Mutex<State>,
 }
+
+struct Job {
+    cause: String,
+    tell: SyncSender<Result<Applied, Vec<String>>>,
+}
+
+/// Reloads that may wait; whoever asks beyond waits to ask.
+const QUEUE: usize = 64;
 
 #[derive(Default)]
 struct State {
     last: Option<Last>,
     /// Health checks and name resolution of the running snapshot.
     tasks: Vec<upstream::TaskGuard>,
+    /// The snapshot before: dropped here with the next reload, not by the request that ends last.
+    previous: Option<Arc<Gateway>>,
 }
 
 impl Reloader {
-    #[must_use]
-    pub fn new(
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
         file: PathBuf,
         live: Arc<ArcSwap<Gateway>>,
         shared: Arc<Shared>,
         access_log: Arc<AccessLog>,
         background: Handle,
-    ) -> Self {
+    ) -> std::io::Result<Arc<Self>> {
+        let (jobs, waiting) = sync_channel::<Job>(QUEUE);
         let state = Mutex::new(State::default());
-        let reloader = Self { file, live, shared, access_log, background, state };
-        let gateway = reloader.live.load_full();
-        reloader.adopt(&gateway, &mut reloader.state.lock());
-        reloader
+        let reloader = Arc::new(Self { file, live, shared, access_log, background, jobs, state });
+        reloader.adopt(&reloader.live.load_full());
+        let weak = Arc::downgrade(&reloader);
+        thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            for job in waiting {
+                let Some(reloader) = weak.upgrade() else { return };
+                // Who is gone does not want to know.
+                let _ = job.tell.send(reloader.apply(&job.cause));
+            }
+        })?;
+        Ok(reloader)
     }
 
     #[must_use]
@@ -121,8 +146,17 @@ impl Reloader {
     /// # Errors
     /// Every reason why the old configuration stays.
     pub fn reload(&self, cause: &str) -> Result<Applied, Vec<String>> {
-        let mut state = self.state.lock();
-        let result = self.try_reload(&mut state);
+        let (tell, told) = sync_channel(1);
+        let job = Job { cause: cause.to_owned(), tell };
+        let stopped = || Err(vec!["the process is stopping".to_owned()]);
+        if self.jobs.send(job).is_err() {
+            return stopped();
+        }
+        told.recv().unwrap_or_else(|_| stopped())
+    }
+
+    fn apply(&self, cause: &str) -> Result<Applied, Vec<String>> {
+        let result = self.try_apply();
         match &result {
             Ok(applied) => {
                 self.shared.metrics.reload_succeeded();
@@ -134,11 +168,12 @@ impl Reloader {
             }
         }
         let errors = result.as_ref().err().cloned().unwrap_or_default();
-        state.last = Some(Last { at: SystemTime::now(), cause: cause.to_owned(), errors });
+        let last = Last { at: SystemTime::now(), cause: cause.to_owned(), errors };
+        self.state.lock().last = Some(last);
         result
     }
 
-    fn try_reload(&self, state: &mut State) -> Result<Applied, Vec<String>> {
+    fn try_apply(&self) -> Result<Applied, Vec<String>> {
         let gateway = Arc::new(compile_file(&self.file, &self.shared)?);
         let old = self.live.load_full();
         if let Some(what) = needs_upgrade(&old, &gateway) {
@@ -156,19 +191,17 @@ impl Reloader {
                 vec![format!("{}: telemetry.access_log.path: {why}", self.file.display())]
             })?;
             self.live.store(gateway.clone());
-            self.adopt(&gateway, state);
+            self.adopt(&gateway);
+            self.state.lock().previous = Some(old);
         }
         Ok(Applied { revision, is_new })
     }
 
     /// Gives what outlives a snapshot the settings of this one.
-    fn adopt(&self, gateway: &Arc<Gateway>, state: &mut State) {
+    fn adopt(&self, gateway: &Arc<Gateway>) {
         self.shared.metrics.config_applied(gateway.revision.as_str(), Now::read().unix);
-        state.tasks = gateway
-            .upstreams
-            .values()
-            .map(|upstream| upstream::spawn(upstream, &self.background))
-            .collect();
+        let spawn = |upstream| upstream::spawn(upstream, &self.background);
+        self.state.lock().tasks = gateway.upstreams.values().map(|it| spawn(it)).collect();
         self.shared.metrics.sweep();
         self.shared.endpoints.sweep();
     }

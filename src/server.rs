@@ -109,13 +109,13 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
     let dropped = shared.metrics.access_log_dropped().clone();
     let access_log = AccessLog::new(gateway.access_log.clone(), dropped);
     let access_log = Arc::new(access_log.map_err(Failure::AccessLog)?);
-    let reloader = Arc::new(Reloader::new(
+    let reloader = Reloader::start(
         options.config.clone(),
         live.clone(),
         shared.clone(),
         access_log.clone(),
         background.handle().clone(),
-    ));
+    )?;
     let (drain, draining) = watch::channel(false);
     let process = Arc::new(Process {
         reloader: reloader.clone(),
