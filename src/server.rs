@@ -28,10 +28,13 @@ use tokio::{runtime, sync::watch};
 
 use crate::{
     admin::Admin,
+    flow::clock::Now,
     gateway::{Gateway, Shared},
+    limit,
     proxy::phases::Proxy,
     reload::{self, Reloader},
     telemetry::AccessLog,
+    upstream,
 };
 
 /// How to run.
@@ -131,6 +134,7 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(admin, app, draining.clone()));
     background.spawn(signals::handle(process.clone()));
+    background.spawn(sweep(shared.limits.clone()));
     if options.is_watching {
         background.spawn(reload::watch(reloader));
     }
@@ -162,6 +166,15 @@ fn wait_for_names(gateway: &Gateway) {
     }
 }
 
+/// Gives back the memory of keys that have their whole limit again.
+async fn sweep(limits: Arc<limit::Table>) {
+    let mut every = tokio::time::interval(Duration::from_secs(10));
+    loop {
+        every.tick().await;
+        limits.sweep(Now::read().nanos());
+    }
+}
+
 fn start_workers(
     process: &Arc<Process>,
     proxy: &Proxy,
@@ -174,6 +187,7 @@ fn start_workers(
         // Pingora counts the first try too; how often we try again is each upstream's to say.
         max_retries: 16,
         upstream_keepalive_pool_size: pool_size(&gateway),
+        ca_file: upstream::trust::ca_file().map(str::to_owned),
         ..ServerConf::default()
     });
     let mut http = HttpProxy::new(proxy.clone(), conf);

@@ -6,13 +6,18 @@ use std::{
     time::Duration,
 };
 
-use pingora::{connectors::http::Connector, http::RequestHeader, upstreams::peer::HttpPeer};
+use pingora::{
+    connectors::{ConnectorOptions, http::Connector},
+    http::RequestHeader,
+    upstreams::peer::HttpPeer,
+};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     endpoint::Endpoint,
     hash::{random, reduce},
     spec::Health,
+    trust,
 };
 use crate::flow::clock::Now;
 
@@ -129,7 +134,11 @@ async fn check_one(endpoint: &Endpoint, peer: &HttpPeer, rule: &Health) -> Resul
 async fn ask(endpoint: &Endpoint, peer: &HttpPeer, rule: &Health) -> pingora::Result<u16> {
     // One for the process: each loads the system's certificates.
     static CLIENT: OnceLock<Connector> = OnceLock::new();
-    let client = CLIENT.get_or_init(|| Connector::new(None));
+    let client = CLIENT.get_or_init(|| {
+        let mut options = ConnectorOptions::new(1);
+        options.ca_file = trust::ca_file().map(str::to_owned);
+        Connector::new(Some(options))
+    });
     let (mut session, _) = client.get_http_session(peer).await?;
     let mut request = RequestHeader::build("GET", rule.path.as_bytes(), Some(3))?;
     request.insert_header("Host", endpoint.authority())?;

@@ -12,6 +12,7 @@ mod registry;
 mod retry;
 mod spec;
 mod task;
+pub mod trust;
 
 use std::{
     borrow::Cow,

@@ -28,3 +28,4 @@ mod telemetry;
 mod timeouts;
 mod upstream;
 mod upstream_faults;
+mod upstream_tls;

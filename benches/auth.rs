@@ -1,0 +1,70 @@
+//! What a request pays for its API key: found in the header, hashed, looked up, among 10 and among
+//! 30,000 keys; and what a key that nobody has costs. Each request brings the next key.
+use std::{hint::black_box, sync::Arc};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+use tollgate::{
+    auth::{
+        Presented,
+        api_key::{ApiKey, Config, Index},
+    },
+    flow::identity::{Consumer, Credential},
+};
+
+/// As long as `tollgate key new` makes them.
+fn key(number: usize) -> String {
+    format!("tg_{number:036}_0123456")
+}
+
+fn credential(number: usize) -> Arc<Credential> {
+    let name: Arc<str> = format!("consumer-{number}").into();
+    let header = HeaderValue::from_static("name");
+    let consumer = Consumer {
+        name: name.clone(),
+        groups: Box::default(),
+        plan: None,
+        name_header: header.clone(),
+        groups_header: None,
+    };
+    Arc::new(Credential {
+        id: "first".into(),
+        full_id: format!("{name}/first").into(),
+        consumer: Arc::new(consumer),
+        expires: Some(u64::MAX),
+        scopes: Box::default(),
+        id_header: header,
+        scope_header: None,
+    })
+}
+
+fn requests(keys: impl Iterator<Item = String>) -> Vec<HeaderMap> {
+    let value = |key: String| HeaderValue::from_str(&key).ok();
+    keys.filter_map(value).map(|it| HeaderMap::from_iter([(X_API_KEY, it)])).collect()
+}
+
+const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
+
+fn api_key(criterion: &mut Criterion) {
+    for keys in [10, 30_000] {
+        let hashed = |number| (Sha256::digest(key(number)).into(), credential(number));
+        let index = Arc::new(Index::new((0..keys).map(hashed)));
+        let method = ApiKey::new(Config::default(), index);
+        let known = requests((0..keys).map(key));
+        let unknown = requests((keys..keys + 10).map(key));
+        for (name, requests) in [("known", known), ("unknown", unknown)] {
+            let mut next = requests.iter().cycle();
+            criterion.bench_function(&format!("auth/api_key/{name}_of_{keys}"), |bencher| {
+                bencher.iter(|| {
+                    let headers = next.next()?;
+                    let presented = Presented { headers, query: None };
+                    Some(black_box(method.authenticate(&presented, 1_800_000_000).is_ok()))
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, api_key);
+criterion_main!(benches);
