@@ -10,7 +10,7 @@ use tollgate::{
         Presented,
         api_key::{ApiKey, Config, Index},
     },
-    flow::identity::{Consumer, Credential},
+    flow::identity::{Consumer, Credential, Label},
 };
 
 /// As long as `tollgate key new` makes them.
@@ -18,25 +18,23 @@ fn key(number: usize) -> String {
     format!("tg_{number:036}_0123456")
 }
 
-fn credential(number: usize) -> Arc<Credential> {
-    let name: Arc<str> = format!("consumer-{number}").into();
-    let header = HeaderValue::from_static("name");
+fn credential(number: usize) -> Option<Arc<Credential>> {
+    let name = format!("consumer-{number}");
     let consumer = Consumer {
-        name: name.clone(),
+        index: number,
+        name: Label::new(&name)?,
         groups: Box::default(),
         plan: None,
-        name_header: header.clone(),
         groups_header: None,
     };
-    Arc::new(Credential {
-        id: "first".into(),
+    Some(Arc::new(Credential {
+        id: Label::new("first")?,
         full_id: format!("{name}/first").into(),
         consumer: Arc::new(consumer),
         expires: Some(u64::MAX),
         scopes: Box::default(),
-        id_header: header,
         scope_header: None,
-    })
+    }))
 }
 
 fn requests(keys: impl Iterator<Item = String>) -> Vec<HeaderMap> {
@@ -48,8 +46,8 @@ const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
 
 fn api_key(criterion: &mut Criterion) {
     for keys in [10, 30_000] {
-        let hashed = |number| (Sha256::digest(key(number)).into(), credential(number));
-        let index = Arc::new(Index::new((0..keys).map(hashed)));
+        let hashed = |number| Some((Sha256::digest(key(number)).into(), credential(number)?));
+        let index = Arc::new(Index::new((0..keys).filter_map(hashed)));
         let method = ApiKey::new(Config::default(), index);
         let known = requests((0..keys).map(key));
         let unknown = requests((keys..keys + 10).map(key));
