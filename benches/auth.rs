@@ -56,7 +56,7 @@ fn api_key(criterion: &mut Criterion) {
             criterion.bench_function(&format!("auth/api_key/{name}_of_{keys}"), |bencher| {
                 bencher.iter(|| {
                     let headers = next.next()?;
-                    let presented = Presented { headers, query: None };
+                    let presented = Presented { headers, query: None, is_suspect: false };
                     Some(black_box(method.authenticate(&presented, 1_800_000_000).is_ok()))
                 });
             });

@@ -21,6 +21,9 @@ pub struct Presented<'a> {
     pub headers: &'a HeaderMap,
     /// Without the question mark.
     pub query: Option<&'a str>,
+    /// Its address keeps failing: nothing costly is begun for it. What is known already still counts,
+    /// so a neighbour behind the same address goes on.
+    pub is_suspect: bool,
 }
 
 /// Why a credential was not accepted: a metric label and a word of the log, never said to the client.

@@ -54,7 +54,7 @@ type Expected = Result<Option<&'static str>, Reason>;
 
 fn check(lines: &[(&str, &[u8])], query: Option<&str>, expected: Expected) {
     let headers = headers(lines);
-    let presented = Presented { headers: &headers, query };
+    let presented = Presented { headers: &headers, query, is_suspect: false };
     let found = api_key(everywhere()).authenticate(&presented, NOW);
     let found =
         found.map(|it| it.map(|it| it.credential.id.as_str().to_owned())).map_err(|it| it.reason);
@@ -125,7 +125,7 @@ fn a_key_ends_at_its_second() {
     check(&[("x-api-key", OLD.as_bytes())], None, Err(Reason::Expired));
     check(&[("x-api-key", OWN.as_bytes())], None, Ok(Some("own")));
     let headers = headers(&[("x-api-key", OLD.as_bytes())]);
-    let presented = Presented { headers: &headers, query: None };
+    let presented = Presented { headers: &headers, query: None, is_suspect: false };
     let refused = api_key(everywhere()).authenticate(&presented, NOW).unwrap_err();
     assert_eq!(refused.consumer.as_deref(), Some("acme"));
     assert!(api_key(everywhere()).authenticate(&presented, NOW - 1).unwrap().is_some());
@@ -135,7 +135,7 @@ fn a_key_ends_at_its_second() {
 fn the_place_of_a_key_is_known() {
     let check = |lines: &[(&str, &[u8])], query, expected| {
         let headers = headers(lines);
-        let presented = Presented { headers: &headers, query };
+        let presented = Presented { headers: &headers, query, is_suspect: false };
         let identity = api_key(everywhere()).authenticate(&presented, NOW).unwrap().unwrap();
         assert_eq!(identity.source, expected);
     };
@@ -197,7 +197,7 @@ async fn basic_credentials() {
     ];
     for (value, expected) in rows {
         let headers = headers(&[("authorization", &value)]);
-        let presented = Presented { headers: &headers, query: None };
+        let presented = Presented { headers: &headers, query: None, is_suspect: false };
         let found = basic.authenticate(&presented, now()).await;
         let found = found.map(|it| it.is_some()).map_err(|it| it.reason);
         assert_eq!(found, expected, "{}", String::from_utf8_lossy(&value));
@@ -208,7 +208,7 @@ async fn basic_credentials() {
 async fn two_authorization_lines_are_refused() {
     let line: (&str, &[u8]) = ("authorization", b"Basic YW5uOnNlOmNyZXQ=");
     let headers = headers(&[line, line]);
-    let presented = Presented { headers: &headers, query: None };
+    let presented = Presented { headers: &headers, query: None, is_suspect: false };
     let refused = basic().authenticate(&presented, now()).await.unwrap_err();
     assert_eq!(refused.reason, Reason::Duplicate);
 }
@@ -240,7 +240,7 @@ fn both() -> Vec<Arc<Authenticator>> {
 async fn any_of_several_will_do_and_a_bad_one_never_falls_through() {
     let check = async |lines: &[(&str, &[u8])], expected: Result<&str, (Code, Reason, &str)>| {
         let headers = headers(lines);
-        let presented = Presented { headers: &headers, query: None };
+        let presented = Presented { headers: &headers, query: None, is_suspect: false };
         let found = any(&both(), &presented, now()).await;
         let found = found.as_ref().map(|it| &*it.authenticator).map_err(|it| {
             (it.rejection.code, it.reason, it.authenticator.as_deref().unwrap_or_default())
@@ -261,7 +261,7 @@ async fn refusals_say_the_same_whatever_was_wrong() {
     let mut said = Vec::new();
     for key in [GOOD.to_uppercase().as_bytes(), OLD.as_bytes(), b"", &[b'a'; 600]] {
         let headers = headers(&[("x-api-key", key)]);
-        let presented = Presented { headers: &headers, query: None };
+        let presented = Presented { headers: &headers, query: None, is_suspect: false };
         let refused = any(&both(), &presented, now()).await.unwrap_err().rejection;
         said.push((refused.code, refused.detail, format!("{:?}", refused.headers)));
     }

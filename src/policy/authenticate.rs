@@ -20,6 +20,10 @@ const CONSUMER_GROUPS: &str = "X-Consumer-Groups";
 const CREDENTIAL_IDENTIFIER: &str = "X-Credential-Identifier";
 const AUTHENTICATED_SCOPE: &str = "X-Authenticated-Scope";
 
+/// Failures a second from one address, beyond which no more of its passwords are verified: a few
+/// hundred a second would keep all who log in anew waiting.
+const SUSPECT: u64 = 20;
+
 /// Any one of the authenticators will do; they are asked in order.
 pub struct Authenticate {
     pub any: Box<[Arc<Authenticator>]>,
@@ -48,7 +52,12 @@ impl Authenticate {
     /// # Errors
     /// The refusal to answer with.
     pub async fn identify(&self, request: &Parts, context: &mut Context) -> Result<(), Rejection> {
-        let presented = Presented { headers: &request.headers, query: request.uri.query() };
+        let now = context.now.nanos();
+        let presented = Presented {
+            headers: &request.headers,
+            query: request.uri.query(),
+            is_suspect: self.flood.is_flooding(context.client, SUSPECT, now),
+        };
         match auth::any(&self.any, &presented, context.now).await {
             Ok(authenticated) => {
                 context.authenticator = Some(authenticated.authenticator);

@@ -126,7 +126,7 @@ impl Basic {
         let known = self.users.users.get(given.user());
         let hash = known.map_or(&self.users.dummy, |it| &it.hash);
         let attempt = Attempt { user: given.user(), password: given.password(), hash };
-        let verdict = self.verifier.verify(&attempt, now.monotonic).await;
+        let verdict = self.verifier.verify(&attempt, now.monotonic, !presented.is_suspect).await;
         match (verdict, known) {
             (Verdict::Busy, _) => Err(Reason::Busy.into()),
             (Verdict::Right, Some(known)) => Ok(Some(Identity {

@@ -111,7 +111,13 @@ impl Verifier {
         self.memory.runs.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn verify(&self, attempt: &Attempt<'_>, now: Duration) -> Verdict {
+    /// Without `may_run` only what is remembered, or being verified for another, is answered.
+    pub(super) async fn verify(
+        &self,
+        attempt: &Attempt<'_>,
+        now: Duration,
+        may_run: bool,
+    ) -> Verdict {
         let digest = self.digest(attempt);
         let waiting = {
             let mut shard = self.memory.shard(&digest).lock();
@@ -132,7 +138,7 @@ impl Verifier {
                         hash: attempt.hash.clone(),
                         now,
                     };
-                    if self.queue.try_send(job).is_err() {
+                    if !may_run || self.queue.try_send(job).is_err() {
                         return Verdict::Busy;
                     }
                     make_room(&mut shard, now);
@@ -230,7 +236,7 @@ mod tests {
     ) {
         let hash = hash_of("right");
         let attempt = Attempt { user: "ann", password, hash: &hash };
-        assert_eq!(verifier.verify(&attempt, at).await, expected, "{password} at {at:?}");
+        assert_eq!(verifier.verify(&attempt, at, true).await, expected, "{password} at {at:?}");
         assert_eq!(verifier.runs(), runs, "{password} at {at:?}");
     }
 
@@ -246,12 +252,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_suspect_starts_no_run_and_hears_what_is_known() {
+        let it = Verifier::new().unwrap();
+        let hash = hash_of("right");
+        let right = Attempt { user: "ann", password: "right", hash: &hash };
+        assert_eq!(it.verify(&right, SECOND, false).await, Verdict::Busy);
+        assert_eq!(it.verify(&right, SECOND, true).await, Verdict::Right);
+        assert_eq!(it.verify(&right, SECOND, false).await, Verdict::Right);
+        assert_eq!(it.runs(), 1);
+    }
+
+    #[tokio::test]
     async fn a_changed_hash_is_verified_anew() {
         let it = Verifier::new().unwrap();
         check(&it, "right", SECOND, Verdict::Right, 1).await;
         let changed = hash_of("new");
         let attempt = Attempt { user: "ann", password: "right", hash: &changed };
-        assert_eq!(it.verify(&attempt, SECOND).await, Verdict::Wrong);
+        assert_eq!(it.verify(&attempt, SECOND, true).await, Verdict::Wrong);
         assert_eq!(it.runs(), 2);
     }
 
@@ -264,7 +281,7 @@ mod tests {
                 let (it, hash) = (it.clone(), hash.clone());
                 tokio::spawn(async move {
                     let attempt = Attempt { user: "ann", password: "right", hash: &hash };
-                    it.verify(&attempt, SECOND).await
+                    it.verify(&attempt, SECOND, true).await
                 })
             })
             .collect();
