@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::Arc};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue};
+use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tollgate::{
     auth::{
@@ -30,16 +30,17 @@ fn credential(number: usize) -> Option<Arc<Credential>> {
     Some(Arc::new(Credential {
         id: Label::new("first")?,
         full_id: format!("{name}/first").into(),
-        consumer: Arc::new(consumer),
+        consumer: Some(Arc::new(consumer)),
+        claims: None,
         expires: Some(u64::MAX),
         scopes: Box::default(),
         scope_header: None,
     }))
 }
 
-fn requests(keys: impl Iterator<Item = String>) -> Vec<HeaderMap> {
-    let value = |key: String| HeaderValue::from_str(&key).ok();
-    keys.filter_map(value).map(|it| HeaderMap::from_iter([(X_API_KEY, it)])).collect()
+fn requests(keys: impl Iterator<Item = String>) -> Vec<Parts> {
+    let request = |key: String| http::Request::get("/").header(X_API_KEY, key).body(()).ok();
+    keys.filter_map(request).map(|it| it.into_parts().0).collect()
 }
 
 const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
@@ -55,8 +56,7 @@ fn api_key(criterion: &mut Criterion) {
             let mut next = requests.iter().cycle();
             criterion.bench_function(&format!("auth/api_key/{name}_of_{keys}"), |bencher| {
                 bencher.iter(|| {
-                    let headers = next.next()?;
-                    let presented = Presented { headers, query: None, is_suspect: false };
+                    let presented = Presented::bare(next.next()?);
                     Some(black_box(method.authenticate(&presented, 1_800_000_000).is_ok()))
                 });
             });

@@ -3,7 +3,7 @@
 
 pub mod admin; // L7 the admin listener
 pub mod auth; // L3 who is it?
-pub mod cli;
+pub mod cli; // L8 one file a verb
 pub mod config; // L5 what the operator wrote
 pub mod diagnostic; // L0 what is wrong in a configuration, with its place
 pub mod flow; // L1 what every stage speaks: identity, rejection, clock
@@ -16,4 +16,4 @@ pub mod server; // L8 listeners, workers, signals
 pub mod shared; // L2 what outlives a snapshot
 pub mod telemetry; // L2 metrics and the access log
 pub mod upstream; // L3 where to?
-pub mod value; // L0 small validated words // L9 one file a verb
+pub mod value; // L0 small validated words

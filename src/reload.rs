@@ -18,6 +18,7 @@ use crate::{
     config, diagnostic,
     flow::clock::Now,
     gateway::{Gateway, Shared, compile},
+    shared::background::TaskGuard,
     telemetry::AccessLog,
     upstream,
 };
@@ -94,8 +95,8 @@ const QUEUE: usize = 64;
 #[derive(Default)]
 struct State {
     last: Option<Last>,
-    /// Health checks and name resolution of the running snapshot.
-    tasks: Vec<upstream::TaskGuard>,
+    /// Health checks, name resolution and whatever else keeps the running snapshot fresh.
+    tasks: Vec<TaskGuard>,
     /// The snapshot before: dropped here with the next reload, not by the request that ends last.
     previous: Option<Arc<Gateway>>,
 }
@@ -201,7 +202,12 @@ impl Reloader {
     fn adopt(&self, gateway: &Arc<Gateway>) {
         self.shared.metrics.config_applied(gateway.revision.as_str(), Now::read().unix);
         let spawn = |upstream| upstream::spawn(upstream, &self.background);
-        self.state.lock().tasks = gateway.upstreams.values().map(|it| spawn(it)).collect();
+        let kept_fresh = gateway
+            .background
+            .iter()
+            .map(|it| TaskGuard::spawn(&self.background, it.clone().run()));
+        self.state.lock().tasks =
+            gateway.upstreams.values().map(|it| spawn(it)).chain(kept_fresh).collect();
         self.shared.metrics.sweep();
         self.shared.endpoints.sweep();
     }

@@ -54,7 +54,7 @@ fn every_module_says_what_it_is_in_1_to_6_lines() {
 const LAYERS: &[&[&str]] = &[
     &["value", "diagnostic"],
     &["flow"],
-    &["telemetry"],
+    &["telemetry", "shared", "store"],
     &["auth", "limit", "upstream"],
     &["policy"],
     &["config"],

@@ -106,10 +106,9 @@ impl ApiKey {
         match found {
             _ if !is_key => Err(Reason::Malformed.into()),
             None => Err(Reason::Unknown.into()),
-            Some(credential) if credential.is_expired(unix_seconds) => Err(Refused {
-                reason: Reason::Expired,
-                consumer: Some(credential.consumer.name.as_str().into()),
-            }),
+            Some(credential) if credential.is_expired(unix_seconds) => {
+                Err(Refused { consumer: Some(credential.owner().into()), ..Reason::Expired.into() })
+            }
             Some(credential) => Ok(Some(Identity { credential: credential.clone(), source })),
         }
     }
@@ -121,17 +120,17 @@ impl ApiKey {
     ) -> Result<Option<(Source, Bytes<'a>)>, Refused> {
         let mut found = None;
         if let Some(name) = &self.config.header {
-            for value in presented.headers.get_all(name) {
+            for value in presented.headers().get_all(name) {
                 add(&mut found, || Source::Header(name.clone()), Bytes::Given(value.as_bytes()))?;
             }
         }
         if self.config.bearer {
-            let mut lines = presented.headers.get_all(header::AUTHORIZATION).iter();
-            for token in lines.by_ref().filter_map(|it| bearer(it.as_bytes())) {
+            let lines = presented.headers().get_all(header::AUTHORIZATION).iter();
+            for token in lines.filter_map(|it| bearer(it.as_bytes())) {
                 add(&mut found, || Source::Header(header::AUTHORIZATION), Bytes::Given(token))?;
             }
         }
-        if let (Some(name), Some(query)) = (&self.config.query, presented.query) {
+        if let (Some(name), Some(query)) = (&self.config.query, presented.query()) {
             for pair in query.split('&') {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
                 if decode_query(key) == **name {
@@ -142,7 +141,7 @@ impl ApiKey {
         }
         let is_bearer =
             matches!(&found, Some((Source::Header(it), _)) if it == header::AUTHORIZATION);
-        if is_bearer && presented.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+        if is_bearer && presented.headers().get_all(header::AUTHORIZATION).iter().count() > 1 {
             return Err(Reason::Duplicate.into());
         }
         Ok(found)

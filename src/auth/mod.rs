@@ -3,27 +3,73 @@
 
 pub mod api_key;
 pub mod basic;
+pub mod external;
+pub mod introspection;
+pub mod jwt;
 pub mod key_format;
+pub mod mtls;
+pub mod oidc;
+pub mod signature;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use crate::flow::{
+    answer::Stop,
+    certificate::ClientCertificate,
     clock::Now,
-    identity::Identity,
+    identity::{Consumer, Identity},
     rejection::{Code, Rejection},
 };
 
 /// What a request says of its caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {
-    pub headers: &'a HeaderMap,
-    /// Without the question mark.
-    pub query: Option<&'a str>,
+    /// With its path canonical.
+    pub request: &'a Parts,
+    /// The target as it came, where making its path canonical changed it.
+    pub raw_target: Option<&'a str>,
+    pub client: IpAddr,
+    pub scheme: &'static str,
+    /// The canonical host, without its port.
+    pub host: &'a str,
+    pub certificate: Option<&'a Arc<ClientCertificate>>,
     /// Its address keeps failing: nothing costly is begun for it. What is known already still counts,
     /// so a neighbour behind the same address goes on.
     pub is_suspect: bool,
+}
+
+impl<'a> Presented<'a> {
+    /// A request of which only the head is known.
+    #[must_use]
+    pub const fn bare(request: &'a Parts) -> Self {
+        Self {
+            request,
+            raw_target: None,
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            scheme: "http",
+            host: "",
+            certificate: None,
+            is_suspect: false,
+        }
+    }
+
+    #[must_use]
+    pub const fn headers(&self) -> &'a HeaderMap {
+        &self.request.headers
+    }
+
+    /// Without the question mark.
+    #[must_use]
+    pub fn query(&self) -> Option<&'a str> {
+        self.request.uri.query()
+    }
 }
 
 /// Why a credential was not accepted: a metric label and a word of the log, never said to the client.
@@ -38,8 +84,24 @@ pub enum Reason {
     /// The user is known and the password is not this one.
     Wrong,
     Expired,
-    /// Too many passwords wait to be verified.
+    /// Not good yet (`nbf`, `created`).
+    NotYetValid,
+    /// Of an issuer, or for an audience, or of a type that the authenticator does not take.
+    NotForUs,
+    /// Signed with an algorithm that is not allowed, or not one for the key.
+    Algorithm,
+    /// Signed with a key that is not known.
+    KeyUnknown,
+    /// The identity provider says that it is no longer good.
+    Inactive,
+    /// Seen before, where each may be used once.
+    Replayed,
+    /// Another service decided so.
+    Denied,
+    /// Too many verifications wait.
     Busy,
+    /// Who would have to be asked does not answer.
+    Unavailable,
 }
 
 impl Reason {
@@ -52,22 +114,82 @@ impl Reason {
             Self::Unknown => "unknown",
             Self::Wrong => "wrong",
             Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::NotForUs => "not_for_us",
+            Self::Algorithm => "algorithm",
+            Self::KeyUnknown => "key_unknown",
+            Self::Inactive => "inactive",
+            Self::Replayed => "replayed",
+            Self::Denied => "denied",
             Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
         }
     }
 }
 
 /// A credential that was refused by the method that it was meant for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Refused {
     pub reason: Reason,
     /// Whose it was, where that is known (an expired key).
     pub consumer: Option<Arc<str>>,
+    /// For the log: what `reason` does not say. Never a credential or a part of one.
+    pub cause: Option<String>,
+    /// In place of the method's own challenge, such as one with `error="invalid_token"`.
+    pub challenge: Option<HeaderValue>,
+    /// In place of the usual 401, such as a redirect to a login.
+    pub stop: Option<Stop>,
+}
+
+impl Refused {
+    #[must_use]
+    pub fn cause(mut self, cause: impl std::fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
 }
 
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
-        Self { reason, consumer: None }
+        Self { reason, consumer: None, cause: None, challenge: None, stop: None }
+    }
+}
+
+/// A credential that was accepted, and what goes with it.
+#[derive(Debug)]
+pub struct Accepted {
+    pub identity: Identity,
+    /// Set on the request that goes to the upstream.
+    pub to_upstream: Vec<(HeaderName, HeaderValue)>,
+    /// Added to the answer that goes to the client.
+    pub to_client: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl From<Identity> for Accepted {
+    fn from(identity: Identity) -> Self {
+        Self { identity, to_upstream: Vec::new(), to_client: Vec::new() }
+    }
+}
+
+/// Consumers by what others call them: a claim, a name in a certificate, an answer of a verifier.
+#[derive(Debug, Default)]
+pub struct Subjects(HashMap<Arc<str>, Arc<Consumer>, ahash::RandomState>);
+
+impl Subjects {
+    /// The consumer that has this subject already, if there is one; nothing is changed then.
+    pub fn insert(&mut self, subject: &str, consumer: &Arc<Consumer>) -> Option<&Arc<Consumer>> {
+        match self.0.entry(subject.into()) {
+            Entry::Occupied(taken) => Some(taken.into_mut()),
+            Entry::Vacant(free) => {
+                free.insert(consumer.clone());
+                None
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn find(&self, subject: &str) -> Option<&Arc<Consumer>> {
+        self.0.get(subject)
     }
 }
 
@@ -76,6 +198,12 @@ impl From<Reason> for Refused {
 pub enum Method {
     ApiKey(api_key::ApiKey),
     Basic(basic::Basic),
+    External(external::External),
+    Introspection(introspection::Introspection),
+    Jwt(jwt::Jwt),
+    Mtls(mtls::Mtls),
+    Oidc(oidc::Oidc),
+    Signature(signature::Signature),
 }
 
 /// A method under the name that routes call it by.
@@ -92,21 +220,45 @@ impl Authenticator {
         match &self.method {
             Method::ApiKey(it) => it.challenge(),
             Method::Basic(it) => it.challenge(),
+            Method::External(it) => it.challenge(),
+            Method::Introspection(it) => it.challenge(),
+            Method::Jwt(it) => it.challenge(),
+            Method::Mtls(it) => it.challenge(),
+            Method::Oidc(it) => it.challenge(),
+            Method::Signature(it) => it.challenge(),
         }
+    }
+
+    async fn authenticate(
+        &self,
+        presented: &Presented<'_>,
+        now: Now,
+    ) -> Result<Option<Accepted>, Refused> {
+        let known = match &self.method {
+            Method::ApiKey(it) => it.authenticate(presented, now.unix.as_secs()),
+            Method::Basic(it) => it.authenticate(presented, now).await,
+            Method::External(it) => return it.authenticate(presented, now).await,
+            Method::Introspection(it) => it.authenticate(presented, now).await,
+            Method::Jwt(it) => it.authenticate(presented, now),
+            Method::Mtls(it) => it.authenticate(presented, now),
+            Method::Oidc(it) => return it.authenticate(presented, now).await,
+            Method::Signature(it) => it.authenticate(presented, now),
+        };
+        Ok(known?.map(Accepted::from))
     }
 }
 
 /// A caller who is known.
 #[derive(Debug)]
 pub struct Authenticated {
-    pub identity: Identity,
+    pub accepted: Accepted,
     pub authenticator: Arc<str>,
 }
 
 /// A caller who is not.
 #[derive(Debug)]
 pub struct Failure {
-    pub rejection: Rejection,
+    pub stop: Stop,
     /// Whose credential it was not; the last that was asked when there was none.
     pub authenticator: Option<Arc<str>>,
     pub reason: Reason,
@@ -123,27 +275,27 @@ pub async fn any(
     now: Now,
 ) -> Result<Authenticated, Failure> {
     for authenticator in authenticators {
-        let answer = match &authenticator.method {
-            Method::ApiKey(it) => it.authenticate(presented, now.unix.as_secs()),
-            Method::Basic(it) => it.authenticate(presented, now).await,
-        };
-        let authenticator = authenticator.name.clone();
-        match answer {
+        match authenticator.authenticate(presented, now).await {
             Ok(None) => {}
-            Ok(Some(identity)) => return Ok(Authenticated { identity, authenticator }),
-            Err(Refused { reason, consumer }) => {
-                let rejection = refusal(authenticators, reason);
+            Ok(Some(accepted)) => {
+                return Ok(Authenticated { accepted, authenticator: authenticator.name.clone() });
+            }
+            Err(mut refused) => {
+                let own = refused.stop.take();
+                let stop = own.unwrap_or_else(|| refusal(authenticators, authenticator, &refused));
                 return Err(Failure {
-                    rejection,
-                    authenticator: Some(authenticator),
-                    reason,
-                    consumer,
+                    stop,
+                    authenticator: Some(authenticator.name.clone()),
+                    reason: refused.reason,
+                    consumer: refused.consumer,
                 });
             }
         }
     }
+    let mut missing = Rejection::new(Code::CredentialRequired);
+    challenge(&mut missing, authenticators.iter().map(|it| it.challenge()));
     Err(Failure {
-        rejection: refusal(authenticators, Reason::Missing),
+        stop: missing.into(),
         authenticator: authenticators.first().map(|it| it.name.clone()),
         reason: Reason::Missing,
         consumer: None,
@@ -151,23 +303,42 @@ pub async fn any(
 }
 
 /// The same words whatever was wrong with a credential that was there.
-fn refusal(authenticators: &[Arc<Authenticator>], reason: Reason) -> Rejection {
-    if reason == Reason::Busy {
-        return Rejection::new(Code::Overloaded)
-            .cause("too many passwords wait to be verified")
-            .header(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    let mut rejection = match reason {
-        Reason::Missing => Rejection::new(Code::CredentialRequired),
-        _ => Rejection::new(Code::CredentialInvalid).cause(reason.as_str()),
+fn refusal(
+    authenticators: &[Arc<Authenticator>],
+    refusing: &Arc<Authenticator>,
+    refused: &Refused,
+) -> Stop {
+    let reason = refused.reason;
+    let code = match reason {
+        Reason::Busy => Code::Overloaded,
+        Reason::Unavailable => Code::AuthenticatorUnavailable,
+        _ => Code::CredentialInvalid,
     };
-    for authenticator in authenticators {
-        let challenge = authenticator.challenge();
+    let cause = match &refused.cause {
+        Some(cause) => format!("{}: {cause}", reason.as_str()),
+        None => reason.as_str().to_owned(),
+    };
+    let mut rejection = Rejection::new(code).cause(cause);
+    if code == Code::CredentialInvalid {
+        let own = refused.challenge.as_ref();
+        let challenges = authenticators.iter().map(|it| match own {
+            Some(own) if Arc::ptr_eq(it, refusing) => own,
+            _ => it.challenge(),
+        });
+        challenge(&mut rejection, challenges);
+    } else {
+        rejection = rejection.header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    rejection.into()
+}
+
+/// Each challenge once; a method that has none (such as a client certificate) says nothing.
+fn challenge<'a>(rejection: &mut Rejection, challenges: impl Iterator<Item = &'a HeaderValue>) {
+    for challenge in challenges.filter(|it| !it.is_empty()) {
         if !rejection.headers.iter().any(|(_, value)| value == challenge) {
             rejection.headers.push((header::WWW_AUTHENTICATE, challenge.clone()));
         }
     }
-    rejection
 }
 
 /// A name or value of a query: percent-decoded, with `+` as a space. What is not valid stays as it is.

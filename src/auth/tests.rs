@@ -21,7 +21,8 @@ fn credential(id: &str, expires: Option<u64>) -> Arc<Credential> {
     Arc::new(Credential {
         id: Label::new(id).unwrap(),
         full_id: format!("acme/{id}").into(),
-        consumer,
+        consumer: Some(consumer),
+        claims: None,
         expires,
         scopes: Box::default(),
         scope_header: None,
@@ -35,6 +36,18 @@ fn api_key(config: api_key::Config) -> api_key::ApiKey {
         .into_iter()
         .map(|(key, id, expires)| (Sha256::digest(key).into(), credential(id, expires)));
     api_key::ApiKey::new(config, Arc::new(api_key::Index::new(keys)))
+}
+
+fn parts(headers: &HeaderMap, query: Option<&str>) -> Parts {
+    let target = query.map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+    let mut parts = http::Request::get(target).body(()).unwrap().into_parts().0;
+    parts.headers = headers.clone();
+    parts
+}
+
+fn rejection(stop: &Stop) -> &Rejection {
+    let Stop::Refused(rejection) = stop else { panic!("not refused: {stop:?}") };
+    rejection
 }
 
 fn everywhere() -> api_key::Config {
@@ -54,7 +67,8 @@ type Expected = Result<Option<&'static str>, Reason>;
 
 fn check(lines: &[(&str, &[u8])], query: Option<&str>, expected: Expected) {
     let headers = headers(lines);
-    let presented = Presented { headers: &headers, query, is_suspect: false };
+    let request = parts(&headers, query);
+    let presented = Presented::bare(&request);
     let found = api_key(everywhere()).authenticate(&presented, NOW);
     let found =
         found.map(|it| it.map(|it| it.credential.id.as_str().to_owned())).map_err(|it| it.reason);
@@ -125,7 +139,8 @@ fn a_key_ends_at_its_second() {
     check(&[("x-api-key", OLD.as_bytes())], None, Err(Reason::Expired));
     check(&[("x-api-key", OWN.as_bytes())], None, Ok(Some("own")));
     let headers = headers(&[("x-api-key", OLD.as_bytes())]);
-    let presented = Presented { headers: &headers, query: None, is_suspect: false };
+    let request = parts(&headers, None);
+    let presented = Presented::bare(&request);
     let refused = api_key(everywhere()).authenticate(&presented, NOW).unwrap_err();
     assert_eq!(refused.consumer.as_deref(), Some("acme"));
     assert!(api_key(everywhere()).authenticate(&presented, NOW - 1).unwrap().is_some());
@@ -135,7 +150,8 @@ fn a_key_ends_at_its_second() {
 fn the_place_of_a_key_is_known() {
     let check = |lines: &[(&str, &[u8])], query, expected| {
         let headers = headers(lines);
-        let presented = Presented { headers: &headers, query, is_suspect: false };
+        let request = parts(&headers, query);
+        let presented = Presented::bare(&request);
         let identity = api_key(everywhere()).authenticate(&presented, NOW).unwrap().unwrap();
         assert_eq!(identity.source, expected);
     };
@@ -197,7 +213,8 @@ async fn basic_credentials() {
     ];
     for (value, expected) in rows {
         let headers = headers(&[("authorization", &value)]);
-        let presented = Presented { headers: &headers, query: None, is_suspect: false };
+        let request = parts(&headers, None);
+        let presented = Presented::bare(&request);
         let found = basic.authenticate(&presented, now()).await;
         let found = found.map(|it| it.is_some()).map_err(|it| it.reason);
         assert_eq!(found, expected, "{}", String::from_utf8_lossy(&value));
@@ -208,7 +225,8 @@ async fn basic_credentials() {
 async fn two_authorization_lines_are_refused() {
     let line: (&str, &[u8]) = ("authorization", b"Basic YW5uOnNlOmNyZXQ=");
     let headers = headers(&[line, line]);
-    let presented = Presented { headers: &headers, query: None, is_suspect: false };
+    let request = parts(&headers, None);
+    let presented = Presented::bare(&request);
     let refused = basic().authenticate(&presented, now()).await.unwrap_err();
     assert_eq!(refused.reason, Reason::Duplicate);
 }
@@ -240,10 +258,11 @@ fn both() -> Vec<Arc<Authenticator>> {
 async fn any_of_several_will_do_and_a_bad_one_never_falls_through() {
     let check = async |lines: &[(&str, &[u8])], expected: Result<&str, (Code, Reason, &str)>| {
         let headers = headers(lines);
-        let presented = Presented { headers: &headers, query: None, is_suspect: false };
+        let request = parts(&headers, None);
+        let presented = Presented::bare(&request);
         let found = any(&both(), &presented, now()).await;
         let found = found.as_ref().map(|it| &*it.authenticator).map_err(|it| {
-            (it.rejection.code, it.reason, it.authenticator.as_deref().unwrap_or_default())
+            (rejection(&it.stop).code, it.reason, it.authenticator.as_deref().unwrap_or_default())
         });
         assert_eq!(found, expected, "{lines:?}");
     };
@@ -261,9 +280,11 @@ async fn refusals_say_the_same_whatever_was_wrong() {
     let mut said = Vec::new();
     for key in [GOOD.to_uppercase().as_bytes(), OLD.as_bytes(), b"", &[b'a'; 600]] {
         let headers = headers(&[("x-api-key", key)]);
-        let presented = Presented { headers: &headers, query: None, is_suspect: false };
-        let refused = any(&both(), &presented, now()).await.unwrap_err().rejection;
-        said.push((refused.code, refused.detail, format!("{:?}", refused.headers)));
+        let request = parts(&headers, None);
+        let presented = Presented::bare(&request);
+        let refused = any(&both(), &presented, now()).await.unwrap_err();
+        let refused = rejection(&refused.stop);
+        said.push((refused.code, refused.detail.clone(), format!("{:?}", refused.headers)));
     }
     said.dedup();
     assert_eq!(said.len(), 1, "{said:?}");

@@ -90,18 +90,104 @@ raw! {
     Tls { server_name: Word, ca: Word, cert: Word, key: Word, verify: bool }
 
     /// Exactly one of the methods.
-    Authenticator { api_key: ApiKey, basic: Basic }
+    Authenticator {
+        api_key: ApiKey,
+        basic: Basic,
+        external: External,
+        introspection: Introspection,
+        jwt: Jwt,
+        mtls: Mtls,
+        oidc: Oidc,
+        signature: Signature,
+    }
     ApiKey { header: Word, bearer: bool, query: Word }
     Basic { realm: Word }
+    External {
+        url: Word,
+        /// Request headers that are sent along; absent: all but hop-by-hop ones and the body's.
+        request_headers: Vec<Word>,
+        /// Headers of its answer that are set on the request to the upstream.
+        response_headers: Vec<Word>,
+        consumer: ByHeader,
+        timeout: Word,
+        /// Remembers a yes for so long; absent: asks each time.
+        cache: Word,
+        on_outage: Word,
+    }
+    ByHeader { header: Word, unknown: Word }
+    ByClaim { claim: Word, unknown: Word }
+    ByField { field: Word, unknown: Word }
+    Introspection {
+        url: Word,
+        client_id: Word,
+        client_secret: Word,
+        issuer: Word,
+        audiences: Vec<Word>,
+        cache: Word,
+        negative_cache: Word,
+        timeout: Word,
+        on_outage: Word,
+        scopes_claim: Word,
+        consumer: ByClaim,
+        resource: Word,
+    }
+    Jwt {
+        issuer: Word,
+        audiences: Vec<Word>,
+        algorithms: Vec<Word>,
+        jwks_url: Word,
+        jwks_file: Word,
+        public_key_file: Word,
+        secret: Word,
+        discovery: bool,
+        /// The `typ` that a token must have, such as `at+jwt` (RFC 9068).
+        r#type: Word,
+        leeway: Word,
+        scopes_claim: Word,
+        consumer: ByClaim,
+        header: Word,
+        query: Word,
+        cookie: Word,
+        required_claims: Vec<Word>,
+        /// The identifier of the protected resource, for its metadata (RFC 9728).
+        resource: Word,
+        refresh: Word,
+        stale: Word,
+    }
+    Mtls { consumer: ByField }
+    Oidc {
+        issuer: Word,
+        client_id: Word,
+        client_secret: Word,
+        scopes: Vec<Word>,
+        callback: Word,
+        logout: Word,
+        session: Word,
+        cookie: Word,
+        secret: Word,
+        consumer: ByClaim,
+    }
+    Signature {
+        components: Vec<Word>,
+        max_age: Word,
+        clock_skew: Word,
+        require_nonce: bool,
+        label: Word,
+        tag: Word,
+    }
 
     Plan { rate_limits: Vec<RateLimit>, concurrency: u64 }
     RateLimit { requests: u64, per: Word, burst: u64, by: Choice }
     Consumer {
         plan: Word,
         groups: Vec<Word>,
+        /// What the claims, certificates and answers of others may call it.
+        subjects: Vec<Word>,
         api_keys: Vec<Key>,
         basic: Vec<Password>,
+        signature_keys: Vec<SignatureKey>,
     }
+    SignatureKey { id: Word, algorithm: Word, secret: Word, public_key_file: Word, expires: Word }
     Key { id: Word, hash: Word, expires: Word, scopes: Vec<Word> }
     Password { username: Word, password_hash: Word }
 
@@ -114,6 +200,9 @@ raw! {
         pass_credentials: bool,
         /// Percent-encoded bytes that this route lets into a path: `slash`, `nul`.
         allow_encoded: Vec<Word>,
+        authorize: Authorize,
+        ip: Ip,
+        mode: Word,
         body_limit: Word,
         rate_limits: Vec<RateLimit>,
         concurrency: Concurrency,
@@ -129,6 +218,8 @@ raw! {
         headers: Map<Word>,
         query: Map<Word>,
     }
+    Authorize { groups: Vec<Word>, scopes: Vec<Word>, claims: Map<Vec<Word>>, when: Word }
+    Ip { allow: Vec<Word>, deny: Vec<Word> }
     Concurrency { requests: u64, by: Choice }
     Share { upstream: Word, weight: u64 }
     Redirect { to: Word, status: u64 }

@@ -1,6 +1,8 @@
 //! Who is calling: a consumer, known by one of its credentials.
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use http::HeaderValue;
 
 /// A checked word, kept as the header value that it is sent as: metering, logging and forwarding then
@@ -44,19 +46,28 @@ pub struct Consumer {
 /// One proof of who a consumer is.
 #[derive(Debug)]
 pub struct Credential {
-    /// Unique within its consumer; safe to log.
+    /// Unique within its consumer; safe to log. Of a token: its subject or client.
     pub id: Label,
-    /// `consumer/id`: unique among all.
+    /// `consumer/id`, or `authenticator/subject` where there is no consumer: unique among all.
     pub full_id: Arc<str>,
-    pub consumer: Arc<Consumer>,
+    /// None for a good credential of somebody who is not among the consumers (`unknown: allow`).
+    pub consumer: Option<Arc<Consumer>>,
     /// Seconds since the epoch from which it is no longer good.
     pub expires: Option<u64>,
     pub scopes: Box<[Arc<str>]>,
     /// `X-Authenticated-Scope`: the scopes, joined by spaces; none without scopes.
     pub scope_header: Option<HeaderValue>,
+    /// What a token says besides; never sent to the upstream as it is.
+    pub claims: Option<Arc<Map<String, Value>>>,
 }
 
 impl Credential {
+    /// What is counted and hashed by consumer where there is none: whoever presents it.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.consumer.as_ref().map_or(&self.full_id, |it| it.name.as_str())
+    }
+
     #[must_use]
     pub const fn is_expired(&self, unix_seconds: u64) -> bool {
         match self.expires {
@@ -76,8 +87,8 @@ pub struct Identity {
 
 impl Identity {
     #[must_use]
-    pub fn consumer(&self) -> &Arc<Consumer> {
-        &self.credential.consumer
+    pub fn consumer(&self) -> Option<&Arc<Consumer>> {
+        self.credential.consumer.as_ref()
     }
 }
 
@@ -87,4 +98,8 @@ pub enum Source {
     Header(http::HeaderName),
     /// A query parameter, by its (decoded) name.
     Query(Arc<str>),
+    /// A cookie, by its name.
+    Cookie(Arc<str>),
+    /// Nowhere that could be taken out: a client certificate, a signature over the request.
+    Connection,
 }

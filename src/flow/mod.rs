@@ -1,4 +1,6 @@
-//! What every stage speaks: who is calling, what refuses, and the clock.
+//! What every stage speaks: who is calling, what refuses or answers, and the clock.
+pub mod answer;
+pub mod certificate;
 pub mod clock;
 pub mod identity;
 pub mod rejection;

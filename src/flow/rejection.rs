@@ -31,6 +31,7 @@ codes! {
     RequestMalformed = 400 "request_malformed" "The request is malformed";
     CredentialRequired = 401 "credential_required" "A credential is required";
     CredentialInvalid = 401 "credential_invalid" "The credential was not accepted";
+    AccessDenied = 403 "access_denied" "Access is denied";
     RouteUnknown = 404 "route_unknown" "No route matches this request";
     MethodNotAllowed = 405 "method_not_allowed" "This route does not allow the method";
     RequestTimeout = 408 "request_timeout" "The request took too long to arrive";
@@ -43,6 +44,7 @@ codes! {
     InternalError = 500 "internal_error" "The gateway failed";
     UpstreamFailed = 502 "upstream_failed" "The upstream failed";
     UpstreamUnavailable = 503 "upstream_unavailable" "No healthy endpoint is available";
+    AuthenticatorUnavailable = 503 "authenticator_unavailable" "The caller cannot be verified now";
     Overloaded = 503 "overloaded" "The gateway is overloaded";
     VersionNotSupported = 505 "version_not_supported" "This HTTP version is not supported";
     UpstreamTimeout = 504 "upstream_timeout" "The upstream did not answer in time";

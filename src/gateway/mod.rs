@@ -16,6 +16,7 @@ use ahash::AHashMap;
 
 use crate::{
     config::Revision,
+    shared::background::Background,
     telemetry::{
         AuthMetrics, ConsumerMetrics, RouteMetrics, UpstreamMetrics, access_log::Destination,
     },
@@ -42,6 +43,8 @@ pub struct Gateway {
     pub unrouted: Arc<RouteMetrics>,
     pub upstream_metrics: AHashMap<Arc<str>, Arc<UpstreamMetrics>>,
     pub authenticators: AHashMap<Arc<str>, Arc<AuthMetrics>>,
+    /// What must be kept fresh while this snapshot runs.
+    pub background: Box<[Arc<dyn Background>]>,
     /// Query parameters that carry keys: masked in the log.
     pub secret_parameters: Box<[Arc<str>]>,
 }

@@ -1,7 +1,7 @@
 //! What outlives a snapshot. A reload compiles against it and finds its counters again.
 use std::sync::Arc;
 
-use crate::{auth, limit, telemetry, upstream};
+use crate::{auth, limit, shared::http_client, telemetry, upstream};
 
 /// Keys that the rate limits keep at most; `limit::Table` says what they cost.
 const LIMIT_KEYS: usize = 1_000_000;
@@ -14,6 +14,7 @@ pub struct Shared {
     pub flood: Arc<limit::Flood>,
     pub passwords: Arc<auth::basic::Verifier>,
     pub endpoints: Arc<upstream::Registry>,
+    pub http_client: http_client::Client,
 }
 
 impl Shared {
@@ -27,6 +28,7 @@ impl Shared {
             flood: Arc::new(limit::Flood::new()),
             passwords: Arc::new(auth::basic::Verifier::new()?),
             endpoints: Arc::new(upstream::Registry::default()),
+            http_client: http_client::Client::new()?,
         })
     }
 }

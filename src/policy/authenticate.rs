@@ -1,13 +1,14 @@
 //! Finds out who is calling, and tells the upstream in place of the credential.
 use std::{net::IpAddr, sync::Arc};
 
-use http::request::Parts;
-use pingora::http::RequestHeader;
+use http::{HeaderValue, header, request::Parts};
+use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Context;
 use crate::{
-    auth::{self, Authenticator, Presented, Reason},
+    auth::{self, Accepted, Authenticator, Presented, Reason},
     flow::{
+        answer::Stop,
         identity::Source,
         rejection::{Code, Rejection},
     },
@@ -38,38 +39,45 @@ impl Authenticate {
         &self,
         request: &Parts,
         context: &mut Context,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), Stop> {
         match self.identify(request, context).await {
-            Err(rejection) => {
-                Err(self.flooding(context.client, context.now.nanos()).unwrap_or(rejection))
+            Err(stop) if is_failure(context.auth_outcome) => {
+                Err(self.flooding(context.client, context.now.nanos()).map_or(stop, Stop::from))
             }
-            Ok(()) => Ok(()),
+            other => other,
         }
     }
 
     /// Who is calling; counts nothing.
     ///
     /// # Errors
-    /// The refusal to answer with.
-    pub async fn identify(&self, request: &Parts, context: &mut Context) -> Result<(), Rejection> {
+    /// The refusal, or another answer, to end with.
+    pub async fn identify(&self, request: &Parts, context: &mut Context) -> Result<(), Stop> {
         let now = context.now.nanos();
         let presented = Presented {
-            headers: &request.headers,
-            query: request.uri.query(),
+            request,
+            raw_target: context.raw_target.as_deref(),
+            client: context.client,
+            scheme: context.scheme,
+            host: &context.host,
+            certificate: context.certificate.as_ref(),
             is_suspect: self.flood.is_flooding(context.client, SUSPECT, now),
         };
         match auth::any(&self.any, &presented, context.now).await {
             Ok(authenticated) => {
                 context.authenticator = Some(authenticated.authenticator);
                 context.auth_outcome = AuthOutcome::Accepted;
-                context.identity = Some(authenticated.identity);
+                let Accepted { identity, to_upstream, to_client } = authenticated.accepted;
+                context.identity = Some(identity);
+                context.to_upstream.extend(to_upstream);
+                context.to_client.extend(to_client);
                 Ok(())
             }
             Err(failure) => {
                 context.authenticator = failure.authenticator;
                 context.auth_outcome = outcome(failure.reason);
                 context.known_consumer = failure.consumer;
-                Err(failure.rejection)
+                Err(failure.stop)
             }
         }
     }
@@ -81,7 +89,7 @@ impl Authenticate {
         self.flood.is_flooding(client, self.failures_per_second, now).then(|| {
             Rejection::new(Code::RateLimited)
                 .detail("too many failed credentials from this address")
-                .header(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"))
+                .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
         })
     }
 
@@ -93,21 +101,39 @@ impl Authenticate {
                     request.remove_header(name);
                 }
                 Source::Query(name) => remove_query(request, name),
+                Source::Cookie(name) => remove_cookie(request, name),
+                Source::Connection => {}
             }
         }
-        let consumer = identity.consumer();
         // Inserting a known name with a valid value fails only at the header map's hard bound of
         // 32,768 entries, far above what a listener lets in.
-        let _ = request.insert_header(CONSUMER_USERNAME, consumer.name.header());
-        if let Some(groups) = &consumer.groups_header {
-            let _ = request.insert_header(CONSUMER_GROUPS, groups.clone());
+        if let Some(consumer) = identity.consumer() {
+            let _ = request.insert_header(CONSUMER_USERNAME, consumer.name.header());
+            if let Some(groups) = &consumer.groups_header {
+                let _ = request.insert_header(CONSUMER_GROUPS, groups.clone());
+            }
         }
         let credential = &identity.credential;
         let _ = request.insert_header(CREDENTIAL_IDENTIFIER, credential.id.header());
         if let Some(scopes) = &credential.scope_header {
             let _ = request.insert_header(AUTHENTICATED_SCOPE, scopes.clone());
         }
+        for (name, value) in &context.to_upstream {
+            let _ = request.insert_header(name.clone(), value.clone());
+        }
     }
+
+    pub(super) fn response_filter(response: &mut ResponseHeader, context: &Context) {
+        for (name, value) in &context.to_client {
+            let _ = response.append_header(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Whether it counts against the address: a missing credential, an outage and a login under way are
+/// nobody's guess at a secret... and yet cheap to send, so a missing one counts too.
+const fn is_failure(outcome: AuthOutcome) -> bool {
+    !matches!(outcome, AuthOutcome::Accepted | AuthOutcome::Busy | AuthOutcome::Unavailable)
 }
 
 const fn outcome(reason: Reason) -> AuthOutcome {
@@ -118,7 +144,34 @@ const fn outcome(reason: Reason) -> AuthOutcome {
         Reason::Unknown => AuthOutcome::Unknown,
         Reason::Wrong => AuthOutcome::Wrong,
         Reason::Expired => AuthOutcome::Expired,
+        Reason::NotYetValid => AuthOutcome::NotYetValid,
+        Reason::NotForUs => AuthOutcome::NotForUs,
+        Reason::Algorithm => AuthOutcome::Algorithm,
+        Reason::KeyUnknown => AuthOutcome::KeyUnknown,
+        Reason::Inactive => AuthOutcome::Inactive,
+        Reason::Replayed => AuthOutcome::Replayed,
+        Reason::Denied => AuthOutcome::Denied,
         Reason::Busy => AuthOutcome::Busy,
+        Reason::Unavailable => AuthOutcome::Unavailable,
+    }
+}
+
+/// Takes a cookie out of every `Cookie` line; the others stay byte for byte.
+fn remove_cookie(request: &mut RequestHeader, name: &str) {
+    let lines: Vec<HeaderValue> = request.headers.get_all(header::COOKIE).iter().cloned().collect();
+    request.remove_header(&header::COOKIE);
+    for line in lines {
+        let is_other = |pair: &&[u8]| {
+            let key = pair.split(|it| *it == b'=').next().unwrap_or_default();
+            key.trim_ascii() != name.as_bytes()
+        };
+        let kept: Vec<&[u8]> = line.as_bytes().split(|it| *it == b';').filter(is_other).collect();
+        // Parts of a valid value make a valid value.
+        if !kept.is_empty()
+            && let Ok(value) = HeaderValue::from_bytes(kept.join(&b';').trim_ascii())
+        {
+            let _ = request.append_header(header::COOKIE, value);
+        }
     }
 }
 
@@ -151,5 +204,20 @@ mod tests {
         check("/a?b=%20&key=1&c", "/a?b=%20&c");
         check("/a?k%65y=1&b=2", "/a?b=2");
         check("/a?monkey=1", "/a?monkey=1");
+    }
+
+    #[test]
+    fn a_cookie_leaves_and_the_rest_stays() {
+        let check = |given: &str, expected: Option<&str>| {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            request.append_header("cookie", given).unwrap();
+            remove_cookie(&mut request, "session");
+            let left = request.headers.get("cookie").map(|it| it.to_str().unwrap());
+            assert_eq!(left, expected, "{given}");
+        };
+        check("session=1", None);
+        check("a=1; session=2; b=3", Some("a=1; b=3"));
+        check("session=2; b=3", Some("b=3"));
+        check("xsession=2; sessions=3", Some("xsession=2; sessions=3"));
     }
 }

@@ -34,7 +34,7 @@ impl Concurrency {
             self.enter(bound, request, context)?;
         }
         let identity = context.identity.as_ref();
-        match identity.and_then(|it| self.plans.get(it.consumer().plan.as_ref()?)) {
+        match identity.and_then(|it| self.plans.get(it.consumer()?.plan.as_ref()?)) {
             Some(bound) => self.enter(bound, request, context),
             None => Ok(()),
         }

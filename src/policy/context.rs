@@ -1,8 +1,10 @@
 //! What the policies of one request share.
 use std::{net::IpAddr, sync::Arc};
 
+use http::{HeaderName, HeaderValue};
+
 use crate::{
-    flow::{clock::Now, identity::Identity},
+    flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
     telemetry::AuthOutcome,
 };
@@ -12,6 +14,13 @@ pub struct Context {
     pub now: Now,
     /// The client as `trusted_proxies` make it out, not necessarily the peer of the connection.
     pub client: IpAddr,
+    pub scheme: &'static str,
+    /// The canonical host, without its port; empty when the request names none.
+    pub host: String,
+    /// The target as it came, where making its path canonical changed it.
+    pub raw_target: Option<Box<str>>,
+    /// What the client proved in the TLS handshake.
+    pub certificate: Option<Arc<ClientCertificate>>,
     pub identity: Option<Identity>,
     /// The authenticator that knew the caller, or the one that refused.
     pub authenticator: Option<Arc<str>>,
@@ -23,6 +32,10 @@ pub struct Context {
     pub limits: limit::States,
     /// Held until the request ends.
     pub entered: Vec<limit::concurrency::Guard>,
+    /// Headers that authentication sets on the request to the upstream.
+    pub to_upstream: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that authentication adds to the answer.
+    pub to_client: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Context {
@@ -31,6 +44,10 @@ impl Context {
         Self {
             now,
             client,
+            scheme: "http",
+            host: String::new(),
+            raw_target: None,
+            certificate: None,
             identity: None,
             authenticator: None,
             auth_outcome: AuthOutcome::Missing,
@@ -38,6 +55,8 @@ impl Context {
             body_limit: u64::MAX,
             limits: limit::States::default(),
             entered: Vec::new(),
+            to_upstream: Vec::new(),
+            to_client: Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ use self::{
     authenticate::Authenticate, body_limit::BodyLimit, concurrency::Concurrency,
     rate_limit::RateLimit,
 };
-use crate::flow::rejection::Rejection;
+use crate::flow::answer::Stop;
 
 /// One configured behaviour on a route. An enum, because dispatch by it costs a seventh of a boxed
 /// async trait's.
@@ -32,18 +32,14 @@ impl Policy {
     /// Runs before anything is sent to an upstream; may refuse.
     ///
     /// # Errors
-    /// The refusal to answer with.
-    pub async fn request_filter(
-        &self,
-        request: &Parts,
-        context: &mut Context,
-    ) -> Result<(), Rejection> {
-        match self {
-            Self::BodyLimit(it) => it.request_filter(request, context),
-            Self::Authenticate(it) => it.request_filter(request, context).await,
-            Self::RateLimit(it) => it.request_filter(request, context),
-            Self::Concurrency(it) => it.request_filter(request, context),
-        }
+    /// The refusal, or another answer, to end with.
+    pub async fn request_filter(&self, request: &Parts, context: &mut Context) -> Result<(), Stop> {
+        Ok(match self {
+            Self::BodyLimit(it) => it.request_filter(request, context)?,
+            Self::Authenticate(it) => it.request_filter(request, context).await?,
+            Self::RateLimit(it) => it.request_filter(request, context)?,
+            Self::Concurrency(it) => it.request_filter(request, context)?,
+        })
     }
 
     /// Changes what the upstream gets. Runs again on each try, always from the client's request.
@@ -57,8 +53,9 @@ impl Policy {
     /// Changes what the client gets.
     pub fn response_filter(&self, response: &mut ResponseHeader, context: &Context) {
         match self {
+            Self::Authenticate(_) => Authenticate::response_filter(response, context),
             Self::RateLimit(it) => it.response_filter(response, context),
-            Self::BodyLimit(_) | Self::Authenticate(_) | Self::Concurrency(_) => {}
+            Self::BodyLimit(_) | Self::Concurrency(_) => {}
         }
     }
 }

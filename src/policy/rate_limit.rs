@@ -32,7 +32,7 @@ impl By {
         let identity = context.identity.as_ref();
         let subject = match self {
             Self::Consumer => {
-                limit::Subject::Consumer(identity.map_or("", |it| it.consumer().name.as_str()))
+                limit::Subject::Consumer(identity.map_or("", |it| it.credential.owner()))
             }
             Self::Credential => {
                 limit::Subject::Credential(identity.map_or("", |it| &it.credential.full_id))
@@ -90,7 +90,7 @@ impl RateLimit {
         context
             .identity
             .as_ref()
-            .and_then(|it| self.with_plan.get(it.consumer().plan.as_ref()?))
+            .and_then(|it| self.with_plan.get(it.consumer()?.plan.as_ref()?))
             .unwrap_or(&self.route)
     }
 

@@ -11,13 +11,16 @@ use super::{
     reply::{Answer, X_REQUEST_ID},
 };
 use crate::{
-    flow::rejection::{Code, Rejection},
+    flow::{
+        answer::Stop,
+        rejection::{Code, Rejection},
+    },
     gateway::{
         Gateway,
         matcher::{Outcome, Request},
         route::{Action, Redirect, Route},
     },
-    policy,
+    policy::{self, Context},
     value::{host, path, template::Values},
 };
 
@@ -28,21 +31,22 @@ pub enum Admitted {
 }
 
 /// # Errors
-/// The refusal to answer with.
-pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Rejection> {
+/// The refusal, or another answer, to end with.
+pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Stop> {
     let gateway = exchange.gateway.clone();
     exchange.request_id = Some(request_id(session.req_header().headers.get(X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
-    exchange.host = canonical_host(session.req_header())?;
-    let encoded = canonicalise(session.req_header_mut(), &gateway)?;
-    let question = question(&exchange.host, session.req_header());
+    exchange.context.scheme = super::scheme(session);
+    exchange.context.host = canonical_host(session.req_header())?;
+    let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
+    let question = question(&exchange.context.host, session.req_header());
     let route = encoded.check(find(&question, &gateway))?.clone();
     exchange.route = Some(route.clone());
     for policy in &route.policies {
         policy.request_filter(session.req_header(), &mut exchange.context).await?;
     }
-    act(session, exchange, &route)
+    Ok(act(session, exchange, &route)?)
 }
 
 /// A valid id of the client's is kept, so that it finds its request in our log; else one is made.
@@ -128,6 +132,7 @@ impl Encoded {
 pub(super) fn canonicalise(
     request: &mut RequestHeader,
     gateway: &Gateway,
+    context: &mut Context,
 ) -> Result<Encoded, Rejection> {
     let malformed = |why: String| Rejection::new(Code::RequestMalformed).detail(why);
     let target = std::str::from_utf8(request.raw_path())
@@ -141,10 +146,12 @@ pub(super) fn canonicalise(
     let encoded =
         Encoded { has_slash: canonical.has_encoded_slash, has_nul: canonical.has_encoded_nul };
     if canonical.path != raw {
+        let was = target.into();
         let target = match query {
             Some(query) => format!("{}?{query}", canonical.path),
             None => canonical.path.into_owned(),
         };
+        context.raw_target = Some(was);
         policy::set_target(request, &target)
             .map_err(|_| malformed("the target is not valid".to_owned()))?;
     }
@@ -202,7 +209,7 @@ fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Op
     let request = session.req_header();
     let location = redirect.to.fill(&Values {
         scheme: super::scheme(session),
-        host: &exchange.host,
+        host: &exchange.context.host,
         path: request.uri.path(),
         query: request.uri.query(),
     });

@@ -69,7 +69,7 @@ fn hash(session: &Session, exchange: &Exchange, upstream: &Upstream) -> Option<u
         }
         HashOn::Consumer => {
             let identity = exchange.context.identity.as_ref()?;
-            Some(hash_of(identity.consumer().name.as_str().as_bytes()))
+            Some(hash_of(identity.credential.owner().as_bytes()))
         }
         HashOn::ClientIp => match exchange.context.client {
             std::net::IpAddr::V4(address) => Some(hash_of(&address.octets())),

@@ -21,8 +21,6 @@ pub struct Exchange {
     /// Set once the client's address is known, that is, from `request_filter` on.
     pub context: Context,
     pub request_id: Option<HeaderValue>,
-    /// The canonical host.
-    pub host: String,
     pub route: Option<Arc<Route>>,
     pub upstream: Option<Arc<Upstream>>,
     pub forwarding: Forwarding,
@@ -68,7 +66,6 @@ impl Exchange {
             started,
             context: Context::new(Now::at(started), unknown),
             request_id: None,
-            host: String::new(),
             route: None,
             upstream: None,
             forwarding: Forwarding::default(),

@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 
 use super::{admit, client_addr, forward};
 use crate::{
-    flow::{clock::Now, rejection::Rejection},
+    flow::{
+        answer::Stop,
+        clock::Now,
+        rejection::{Code, Rejection},
+    },
     gateway::{
         Gateway,
         matcher::{self, Verdict},
@@ -57,7 +61,11 @@ pub async fn explain(gateway: &Gateway, request: &Request) -> Result<Value, Stri
     said.insert("revision".to_owned(), json!(gateway.revision.to_string()));
     said.insert("client".to_owned(), json!(client.to_string()));
     let outcome = walk(gateway, request, &mut header, &mut context, &mut said).await;
-    if let Err(rejection) = outcome {
+    if let Err(Stop::Answered(reply)) = &outcome {
+        said.insert("outcome".to_owned(), json!("answered"));
+        said.insert("status".to_owned(), json!(reply.status.as_u16()));
+    }
+    if let Err(Stop::Refused(rejection)) = outcome {
         said.insert("outcome".to_owned(), json!("refused"));
         said.insert("status".to_owned(), json!(rejection.code.status()));
         said.insert("code".to_owned(), json!(rejection.code.word()));
@@ -111,9 +119,13 @@ async fn walk(
     header: &mut RequestHeader,
     context: &mut Context,
     said: &mut Said,
-) -> Result<(), Rejection> {
-    let host = admit::canonical_host(header)?;
-    let encoded = admit::canonicalise(header, gateway)?;
+) -> Result<(), Stop> {
+    context.host = admit::canonical_host(header)?;
+    if request.url.starts_with("https://") {
+        context.scheme = "https";
+    }
+    let encoded = admit::canonicalise(header, gateway, context)?;
+    let host = context.host.clone();
     said.insert("host".to_owned(), json!(host));
     said.insert("path".to_owned(), json!(header.uri.path()));
     let question = admit::question(&host, header);
@@ -160,7 +172,7 @@ async fn consider(
     header: &Parts,
     context: &mut Context,
     said: &mut Said,
-) -> Result<(), Rejection> {
+) -> Result<(), Stop> {
     match policy {
         Policy::RateLimit(limit) => {
             let windows = limit.windows(context);
@@ -174,13 +186,14 @@ async fn consider(
             if is_allowed {
                 return Ok(());
             }
-            Err(Rejection::new(crate::flow::rejection::Code::RateLimited))
+            Err(Rejection::new(Code::RateLimited).into())
         }
         Policy::Authenticate(authenticate) => {
             let verdict = authenticate.identify(header, context).await;
             said.insert("authenticator".to_owned(), json!(context.authenticator.as_deref()));
             if let Some(identity) = &context.identity {
-                said.insert("consumer".to_owned(), json!(identity.consumer().name.as_str()));
+                let consumer = identity.consumer().map(|it| it.name.as_str());
+                said.insert("consumer".to_owned(), json!(consumer));
                 said.insert("credential".to_owned(), json!(identity.credential.id.as_str()));
             }
             verdict

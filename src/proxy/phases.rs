@@ -49,8 +49,8 @@ impl ProxyHttp for Proxy {
                 answer.write(session, exchange).await?;
                 Ok(true)
             }
-            Err(rejection) => {
-                reply::refuse(session, exchange, rejection).await?;
+            Err(stop) => {
+                reply::stop(session, exchange, stop).await?;
                 Ok(true)
             }
         }

@@ -40,7 +40,8 @@ fn count(
     let overhead = duration.saturating_sub(upstream_duration.unwrap_or_default());
     metrics.record((&session.req_header().method).into(), status, duration, overhead);
     if let Some(identity) = &exchange.context.identity
-        && let Some(metrics) = gateway.consumers.get(identity.consumer().index)
+        && let Some(consumer) = identity.consumer()
+        && let Some(metrics) = gateway.consumers.get(consumer.index)
     {
         metrics.record(status);
     }
@@ -81,7 +82,7 @@ fn write(
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or(""),
         client_ip: context.client,
         method: request.method.as_str(),
-        host: exchange.host.as_bytes(),
+        host: context.host.as_bytes(),
         path: request.uri.path().as_bytes(),
         query: query.as_deref().map(str::as_bytes),
         protocol: if session.is_http2() { "HTTP/2" } else { protocol(request.version) },
@@ -89,7 +90,8 @@ fn write(
         code: exchange.refused.map(Code::word),
         route: exchange.route.as_ref().map(|it| &*it.id),
         consumer: identity
-            .map(|it| it.consumer().name.as_str())
+            .and_then(|it| it.consumer())
+            .map(|it| it.name.as_str())
             .or(context.known_consumer.as_deref()),
         credential: identity.map(|it| it.credential.id.as_str()),
         authenticator: context.authenticator.as_deref(),

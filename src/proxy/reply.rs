@@ -5,7 +5,10 @@ use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde::Serialize;
 
 use super::exchange::Exchange;
-use crate::flow::rejection::{Code, Rejection};
+use crate::flow::{
+    answer::Stop,
+    rejection::{Code, Rejection},
+};
 
 /// A name as text costs Pingora's header map no copy, which a `HeaderName` does.
 pub const X_REQUEST_ID: &str = "X-Request-ID";
@@ -58,6 +61,28 @@ const fn proxy_status(code: Code) -> &'static str {
         | Code::VersionNotSupported => "tollgate; error=http_request_error",
         _ => "tollgate; error=http_request_denied",
     }
+}
+
+/// Ends the request as a policy wants it.
+///
+/// # Errors
+/// The client is gone.
+pub async fn stop(session: &mut Session, exchange: &mut Exchange, stop: Stop) -> Result<()> {
+    let reply = match stop {
+        Stop::Refused(rejection) => return refuse(session, exchange, *rejection).await,
+        Stop::Answered(reply) => *reply,
+    };
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    let mut answer = Answer::new(reply.status.as_u16(), text, reply.body)?;
+    for (name, value) in reply.headers {
+        // Only where the answer has one already does a second one replace it.
+        if name == header::CONTENT_TYPE {
+            answer.header.insert_header(name, value)?;
+        } else {
+            answer.header.append_header(name, value)?;
+        }
+    }
+    answer.write(session, exchange).await
 }
 
 /// Answers with `rejection` and remembers it for the log.

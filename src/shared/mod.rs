@@ -1,1 +1,3 @@
-//! (to come)
+//! What outlives a snapshot or serves many: work in the background, and the client for third parties.
+pub mod background;
+pub mod http_client;

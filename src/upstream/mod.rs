@@ -32,7 +32,7 @@ pub use self::{
         Balance, ClientIdentity, EndpointSpec, HashOn, Health, Outlier, Protocol, Retry, RetryOn,
         Spec, Timeouts, Tls,
     },
-    task::{TaskGuard, spawn},
+    task::spawn,
 };
 use self::{
     balance::Balancer,

@@ -2,23 +2,10 @@
 //! snapshot brings its own.
 use std::sync::Arc;
 
-use tokio::{
-    runtime::Handle,
-    task::{AbortHandle, JoinSet},
-};
+use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{Upstream, discover, health};
-
-/// Stops the work when dropped.
-#[derive(Debug)]
-#[must_use = "the work ends at once without it"]
-pub struct TaskGuard(AbortHandle);
-
-impl Drop for TaskGuard {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+use crate::shared::background::TaskGuard;
 
 /// Starts resolving and checking, both at once.
 pub fn spawn(upstream: &Upstream, handle: &Handle) -> TaskGuard {
@@ -37,5 +24,5 @@ pub fn spawn(upstream: &Upstream, handle: &Handle) -> TaskGuard {
         members.spawn(discover::watch(endpoints));
         while members.join_next().await.is_some() {}
     };
-    TaskGuard(handle.spawn(work).abort_handle())
+    TaskGuard::spawn(handle, work)
 }

@@ -156,7 +156,7 @@ impl Given {
 }
 
 fn presented_by(presented: &Presented<'_>) -> Result<Option<Given>, Refused> {
-    let mut lines = presented.headers.get_all(header::AUTHORIZATION).iter();
+    let mut lines = presented.headers().get_all(header::AUTHORIZATION).iter();
     let Some(first) = lines.next() else { return Ok(None) };
     let is_single = lines.next().is_none();
     let Some((scheme, encoded)) = first.as_bytes().split_at_checked(6) else { return Ok(None) };

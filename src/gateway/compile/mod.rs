@@ -2,8 +2,9 @@
 //! problem collected. Reads local files that the configuration names (certificates) and nothing
 //! remote, so a reload never waits for a third party.
 
+mod authenticators;
+mod consumers;
 mod edge;
-mod identity;
 mod limits;
 mod routes;
 mod upstreams;
@@ -40,13 +41,14 @@ pub fn compile(
     let admin = edge::admin(raw, &process, &root, &mut problems);
     let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
     let plans = limits::plans(raw, shared, &root, &mut problems);
-    let identities = identity::consumers(raw, &plans, &root, &mut problems);
-    let authenticators = identity::authenticators(raw, &identities, shared, &root, &mut problems);
+    let identities = consumers::compile(raw, &plans, &root, &mut problems);
+    let authenticators =
+        authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
     let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
-        authenticators: &authenticators,
+        authenticators: &authenticators.by_name,
         upstreams: &upstreams,
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
@@ -72,8 +74,11 @@ pub fn compile(
         upstream_metrics: counted(raw.upstreams.iter().flat_map(|it| it.keys()), |name| {
             shared.metrics.upstream(name)
         }),
-        authenticators: counted(authenticators.keys(), |name| shared.metrics.authenticator(name)),
-        secret_parameters: identity::secret_parameters(raw),
+        authenticators: counted(authenticators.by_name.keys(), |name| {
+            shared.metrics.authenticator(name)
+        }),
+        background: authenticators.background.into(),
+        secret_parameters: authenticators::secret_parameters(raw),
     })
 }
 

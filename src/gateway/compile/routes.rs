@@ -151,6 +151,14 @@ struct Declared<'a> {
 
 impl Declared<'_> {
     fn compile(&self, scene: &Scene<'_>, problems: &mut Problems) -> Option<Route> {
+        let unbuilt = [
+            ("authorize", self.route.authorize.is_some()),
+            ("ip", self.route.ip.is_some()),
+            ("mode", self.route.mode.is_some()),
+        ];
+        for (key, _) in unbuilt.iter().filter(|(_, is_written)| *is_written) {
+            problems.add(&self.at.key(key), "this is not built yet");
+        }
         let policies = self.policies(scene, problems);
         let action = self.action(scene, problems);
         let mut encoded = BTreeSet::new();

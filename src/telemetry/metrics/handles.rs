@@ -140,8 +140,18 @@ outcomes! {
         /// The credential is known and its secret is not this one.
         Wrong = "rejected" "wrong";
         Expired = "rejected" "expired";
+        NotYetValid = "rejected" "not_yet_valid";
+        /// Of an issuer, for an audience or of a type that is not taken.
+        NotForUs = "rejected" "not_for_us";
+        Algorithm = "rejected" "algorithm";
+        KeyUnknown = "rejected" "key_unknown";
+        Inactive = "rejected" "inactive";
+        Replayed = "rejected" "replayed";
+        Denied = "rejected" "denied";
         /// Too many verifications at a time: not looked at.
         Busy = "error" "busy";
+        /// Who would have to be asked does not answer.
+        Unavailable = "error" "unavailable";
     }
 }
 

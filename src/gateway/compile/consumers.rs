@@ -1,10 +1,10 @@
-//! Consumers with their credentials, and the authenticators that know them.
+//! Consumers with their credentials.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::{
     edge::sha256,
@@ -12,18 +12,20 @@ use super::{
     words::{name, resolve},
 };
 use crate::{
-    auth::{Authenticator, Method, api_key, basic},
+    auth::{self, basic},
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
     flow::identity::{Consumer, Credential, Label},
-    gateway::Shared,
 };
 
 /// All consumers' credentials, indexed as the authenticators need them.
+#[derive(Default)]
 pub(super) struct Identities {
-    consumers: Vec<Arc<Consumer>>,
-    keys: Vec<([u8; 32], Arc<Credential>)>,
-    passwords: Vec<basic::Password>,
+    pub consumers: Vec<Arc<Consumer>>,
+    pub keys: Vec<([u8; 32], Arc<Credential>)>,
+    pub passwords: Vec<basic::Password>,
+    /// By what others call them: claims, names in certificates, answers of verifiers.
+    pub subjects: Arc<auth::Subjects>,
 }
 
 impl Identities {
@@ -33,13 +35,14 @@ impl Identities {
     }
 }
 
-pub(super) fn consumers(
+pub(super) fn compile(
     raw: &raw::Config,
     plans: &Plans,
     root: &Path,
     problems: &mut Problems,
 ) -> Identities {
-    let mut found = Identities { consumers: Vec::new(), keys: Vec::new(), passwords: Vec::new() };
+    let mut found = Identities::default();
+    let mut subjects = auth::Subjects::default();
     let mut places = Places::default();
     let interned: Map<Arc<str>> =
         plans.windows.keys().map(|plan| (plan.clone(), plan.as_str().into())).collect();
@@ -59,9 +62,20 @@ pub(super) fn consumers(
             groups,
         });
         found.consumers.push(compiled.clone());
+        if raw.signature_keys.is_some() {
+            problems.add(&at.key("signature_keys"), "this is not built yet");
+        }
         keys(raw, &compiled, &at, &mut places, &mut found, problems);
         passwords(raw, &compiled, &at, &mut places, &mut found, problems);
+        for (index, Word(subject)) in raw.subjects.iter().flatten().enumerate() {
+            if let Some(first) = subjects.insert(subject, &compiled) {
+                let message =
+                    format!("`{subject}` is a subject of {} already", first.name.as_str());
+                problems.add(&at.key("subjects").index(index), message);
+            }
+        }
     }
+    found.subjects = Arc::new(subjects);
     found
 }
 
@@ -168,7 +182,8 @@ fn credential(
     Arc::new(Credential {
         full_id: format!("{}/{}", consumer.name.as_str(), id.as_str()).into(),
         id,
-        consumer: consumer.clone(),
+        consumer: Some(consumer.clone()),
+        claims: None,
         expires,
         scope_header: (!scopes.is_empty()).then(|| header(&scopes.join(" "))),
         scopes,
@@ -210,90 +225,4 @@ fn timestamp(text: &str) -> Result<u64, String> {
         .parse()
         .map_err(|_| format!("`{text}` is not a time such as 2027-01-01T00:00:00Z (RFC 3339)"))?;
     Ok(u64::try_from(parsed.as_second()).unwrap_or(0))
-}
-
-pub(super) fn authenticators(
-    raw: &raw::Config,
-    identities: &Identities,
-    shared: &Shared,
-    root: &Path,
-    problems: &mut Problems,
-) -> Map<Arc<Authenticator>> {
-    let keys = Arc::new(api_key::Index::new(identities.keys.iter().cloned()));
-    let users = Arc::new(basic::Index::new(identities.passwords.iter().cloned()));
-    let make_key = |config| Method::ApiKey(api_key::ApiKey::new(config, keys.clone()));
-    let make_basic = |realm: &str| {
-        basic::Basic::new(realm, users.clone(), shared.passwords.clone()).map(Method::Basic)
-    };
-    let mut methods = Map::new();
-    methods.insert("api_key".to_owned(), make_key(api_key::Config::default()));
-    if let Ok(method) = make_basic("Tollgate") {
-        methods.insert("basic".to_owned(), method);
-    }
-    for (label, raw) in raw.authenticators.iter().flatten() {
-        let at = root.key("authenticators").key(label);
-        problems.keep(&at, name(label));
-        let method = match (&raw.api_key, &raw.basic) {
-            (Some(raw), None) => api_key_config(raw, &at.key("api_key"), problems).map(make_key),
-            (None, Some(raw)) => {
-                let realm = raw.realm.as_ref().map_or("Tollgate", |realm| realm.0.as_str());
-                problems.keep(&at.key("basic").key("realm"), make_basic(realm))
-            }
-            _ => {
-                problems.add(&at, "exactly one method is needed: `api_key` or `basic`");
-                None
-            }
-        };
-        if let Some(method) = method {
-            methods.insert(label.clone(), method);
-        }
-    }
-    methods
-        .into_iter()
-        .map(|(label, method)| {
-            let name: Arc<str> = label.as_str().into();
-            (label, Arc::new(Authenticator { name, method }))
-        })
-        .collect()
-}
-
-fn api_key_config(
-    raw: &raw::ApiKey,
-    at: &Path,
-    problems: &mut Problems,
-) -> Option<api_key::Config> {
-    let mut config = api_key::Config::default();
-    if let Some(Word(header)) = &raw.header {
-        match HeaderName::from_bytes(header.as_bytes()) {
-            Ok(header) if header == http::header::AUTHORIZATION => {
-                problems.add_with_hint(
-                    &at.key("header"),
-                    "`Authorization` carries a scheme",
-                    "`bearer: true` takes `Authorization: Bearer tg_…`",
-                );
-            }
-            Ok(header) => config.header = Some(header),
-            Err(_) => {
-                let text = header.escape_debug();
-                problems.add(&at.key("header"), format!("`{text}` is not a header name"));
-            }
-        }
-    }
-    config.bearer = raw.bearer.unwrap_or(true);
-    config.query = raw.query.as_ref().map(|query| query.0.as_str().into());
-    if config.query.as_deref() == Some("") {
-        problems.add(&at.key("query"), "the name of a query parameter is needed");
-        return None;
-    }
-    Some(config)
-}
-
-/// The query parameters that keys may come in.
-pub(super) fn secret_parameters(raw: &raw::Config) -> Box<[Arc<str>]> {
-    raw.authenticators
-        .iter()
-        .flat_map(BTreeMap::values)
-        .filter_map(|it| it.api_key.as_ref()?.query.as_ref())
-        .map(|word| word.0.as_str().into())
-        .collect()
 }
