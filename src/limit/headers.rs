@@ -8,16 +8,16 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, header};
 
 use super::{gcra::Rate, state::States};
 
-const POLICY: &str = "RateLimit-Policy";
-const CURRENT: &str = "RateLimit";
-const LIMIT: &str = "X-RateLimit-Limit";
-const REMAINING: &str = "X-RateLimit-Remaining";
-const RESET: &str = "X-RateLimit-Reset";
-const RETRY_AFTER: &str = "Retry-After";
+static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+static CURRENT: HeaderName = HeaderName::from_static("ratelimit");
+static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+static RETRY_AFTER: HeaderName = header::RETRY_AFTER;
 
 /// The parameters of one `RateLimit` item: `;r=`, `;t=`, a comma, a space and two numbers.
 const ITEM_BYTES: usize = 8 + 2 * 20;
@@ -68,8 +68,7 @@ impl Policies {
     }
 }
 
-/// Gives every field to `out`, once each, by names that cost Pingora's header map no copy. `groups` are the windows in the order of their charges: a
-/// route's and a plan's are compiled apart and met only by a request. Nothing is written without
+/// Gives every field to `out`, once each. `groups` are the windows in the order of their charges: a route's and a plan's are compiled apart and met only by a request. Nothing is written without
 /// windows. Each field is to be set, not added.
 ///
 /// `X-RateLimit-*` tell of the tightest window (`States::tightest`); its reset is in seconds from
@@ -78,22 +77,22 @@ impl Policies {
 pub fn write(
     groups: &[&Policies],
     states: &States,
-    out: &mut impl FnMut(&'static str, HeaderValue),
+    out: &mut impl FnMut(&'static HeaderName, HeaderValue),
 ) {
     let Some(tightest) = states.tightest() else { return };
     let mut lines = Lines { text: BytesMut::with_capacity(capacity(groups, states)), out };
     let mut filled = groups.iter().filter(|it| !it.names.is_empty());
     match (filled.next(), filled.next()) {
-        (Some(only), None) => (lines.out)(POLICY, only.value.clone()),
+        (Some(only), None) => (lines.out)(&POLICY, only.value.clone()),
         (Some(_), Some(_)) => lines.policies(groups),
         (None, _) => return,
     }
     lines.current(groups, states);
-    lines.number(LIMIT, tightest.limit);
-    lines.number(REMAINING, tightest.remaining);
-    lines.number(RESET, seconds_up(tightest.reset()));
+    lines.number(&LIMIT, tightest.limit);
+    lines.number(&REMAINING, tightest.remaining);
+    lines.number(&RESET, seconds_up(tightest.reset()));
     if let Some(wait) = states.retry_after() {
-        lines.number(RETRY_AFTER, seconds_up(wait).max(1));
+        lines.number(&RETRY_AFTER, seconds_up(wait).max(1));
     }
 }
 
@@ -109,14 +108,14 @@ struct Lines<'a, Out> {
     out: &'a mut Out,
 }
 
-impl<Out: FnMut(&'static str, HeaderValue)> Lines<'_, Out> {
+impl<Out: FnMut(&'static HeaderName, HeaderValue)> Lines<'_, Out> {
     /// The policies of several groups in one list (RFC 9651, 3.1).
     fn policies(&mut self, groups: &[&Policies]) {
         for group in groups.iter().filter(|it| !it.names.is_empty()) {
             self.separate();
             self.text.extend_from_slice(group.value.as_bytes());
         }
-        self.end(POLICY);
+        self.end(&POLICY);
     }
 
     fn current(&mut self, groups: &[&Policies], states: &States) {
@@ -126,10 +125,10 @@ impl<Out: FnMut(&'static str, HeaderValue)> Lines<'_, Out> {
             let (left, reset) = (state.remaining, seconds_up(state.reset()));
             self.put(format_args!("{name};r={left};t={reset}"));
         }
-        self.end(CURRENT);
+        self.end(&CURRENT);
     }
 
-    fn number(&mut self, name: &'static str, number: u64) {
+    fn number(&mut self, name: &'static HeaderName, number: u64) {
         self.put(format_args!("{number}"));
         self.end(name);
     }
@@ -145,7 +144,7 @@ impl<Out: FnMut(&'static str, HeaderValue)> Lines<'_, Out> {
         let _ = self.text.write_fmt(text);
     }
 
-    fn end(&mut self, name: &'static str) {
+    fn end(&mut self, name: &'static HeaderName) {
         // Names were checked when they were compiled, and numbers are digits.
         if let Ok(value) = HeaderValue::from_maybe_shared(self.text.split().freeze()) {
             (self.out)(name, value);
@@ -191,7 +190,7 @@ mod tests {
         let policies: Vec<_> = groups.iter().map(|it| Policies::new(it).unwrap()).collect();
         let mut told = Vec::new();
         write(&policies.iter().collect::<Vec<_>>(), &states, &mut |name, value| {
-            told.push((name.to_ascii_lowercase(), value.to_str().unwrap().to_owned()));
+            told.push((name.as_str().to_owned(), value.to_str().unwrap().to_owned()));
         });
         let told: Vec<_> = told.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         assert_eq!(told, expected);

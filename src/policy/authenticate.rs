@@ -1,8 +1,7 @@
 //! Finds out who is calling, and tells the upstream in place of the credential.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderValue, header, request::Parts};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderName, HeaderValue, header, request::Parts, response};
 
 use super::Context;
 use crate::{
@@ -16,10 +15,10 @@ use crate::{
     telemetry::AuthOutcome,
 };
 
-const CONSUMER_USERNAME: &str = "X-Consumer-Username";
-const CONSUMER_GROUPS: &str = "X-Consumer-Groups";
-const CREDENTIAL_IDENTIFIER: &str = "X-Credential-Identifier";
-const AUTHENTICATED_SCOPE: &str = "X-Authenticated-Scope";
+static CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+static CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
+static CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
+static AUTHENTICATED_SCOPE: HeaderName = HeaderName::from_static("x-authenticated-scope");
 
 /// Failures a second from one address, beyond which no more of its passwords are verified: a few
 /// hundred a second would keep all who log in anew waiting.
@@ -93,39 +92,37 @@ impl Authenticate {
         })
     }
 
-    pub(super) fn upstream_request_filter(&self, request: &mut RequestHeader, context: &Context) {
+    pub(super) fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
         let Some(identity) = &context.identity else { return };
         if !self.pass_credentials {
             match &identity.source {
                 Source::Header(name) => {
-                    request.remove_header(name);
+                    request.headers.remove(name);
                 }
                 Source::Query(name) => remove_query(request, name),
                 Source::Cookie(name) => remove_cookie(request, name),
                 Source::Connection => {}
             }
         }
-        // Inserting a known name with a valid value fails only at the header map's hard bound of
-        // 32,768 entries, far above what a listener lets in.
         if let Some(consumer) = identity.consumer() {
-            let _ = request.insert_header(CONSUMER_USERNAME, consumer.name.header());
+            request.headers.insert(&CONSUMER_USERNAME, consumer.name.header());
             if let Some(groups) = &consumer.groups_header {
-                let _ = request.insert_header(CONSUMER_GROUPS, groups.clone());
+                request.headers.insert(&CONSUMER_GROUPS, groups.clone());
             }
         }
         let credential = &identity.credential;
-        let _ = request.insert_header(CREDENTIAL_IDENTIFIER, credential.id.header());
+        request.headers.insert(&CREDENTIAL_IDENTIFIER, credential.id.header());
         if let Some(scopes) = &credential.scope_header {
-            let _ = request.insert_header(AUTHENTICATED_SCOPE, scopes.clone());
+            request.headers.insert(&AUTHENTICATED_SCOPE, scopes.clone());
         }
         for (name, value) in &context.to_upstream {
-            let _ = request.insert_header(name.clone(), value.clone());
+            request.headers.insert(name, value.clone());
         }
     }
 
-    pub(super) fn response_filter(response: &mut ResponseHeader, context: &Context) {
+    pub(super) fn response_filter(response: &mut response::Parts, context: &Context) {
         for (name, value) in &context.to_client {
-            let _ = response.append_header(name.clone(), value.clone());
+            response.headers.append(name, value.clone());
         }
     }
 }
@@ -157,9 +154,9 @@ const fn outcome(reason: Reason) -> AuthOutcome {
 }
 
 /// Takes a cookie out of every `Cookie` line; the others stay byte for byte.
-fn remove_cookie(request: &mut RequestHeader, name: &str) {
+fn remove_cookie(request: &mut Parts, name: &str) {
     let lines: Vec<HeaderValue> = request.headers.get_all(header::COOKIE).iter().cloned().collect();
-    request.remove_header(&header::COOKIE);
+    request.headers.remove(header::COOKIE);
     for line in lines {
         let is_other = |pair: &&[u8]| {
             let key = pair.split(|it| *it == b'=').next().unwrap_or_default();
@@ -170,13 +167,13 @@ fn remove_cookie(request: &mut RequestHeader, name: &str) {
         if !kept.is_empty()
             && let Ok(value) = HeaderValue::from_bytes(kept.join(&b';').trim_ascii())
         {
-            let _ = request.append_header(header::COOKIE, value);
+            request.headers.append(header::COOKIE, value);
         }
     }
 }
 
 /// Takes every occurrence of a parameter out of the query; the others stay byte for byte.
-fn remove_query(request: &mut RequestHeader, name: &str) {
+fn remove_query(request: &mut Parts, name: &str) {
     let Some(query) = request.uri.query() else { return };
     let kept: Vec<&str> = query
         .split('&')
@@ -186,7 +183,9 @@ fn remove_query(request: &mut RequestHeader, name: &str) {
     let target =
         if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
     // Parts of a valid target make a valid target.
-    let _ = super::set_target(request, &target);
+    if let Ok(uri) = super::with_target(&request.uri, &target) {
+        request.uri = uri;
+    }
 }
 
 #[cfg(test)]
@@ -196,7 +195,7 @@ mod tests {
     #[test]
     fn a_query_credential_leaves_and_the_rest_stays() {
         let check = |target: &str, expected: &str| {
-            let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            let mut request = http::Request::get(target).body(()).unwrap().into_parts().0;
             remove_query(&mut request, "key");
             assert_eq!(request.uri.to_string(), expected);
         };
@@ -209,8 +208,8 @@ mod tests {
     #[test]
     fn a_cookie_leaves_and_the_rest_stays() {
         let check = |given: &str, expected: Option<&str>| {
-            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-            request.append_header("cookie", given).unwrap();
+            let request = http::Request::get("/").header("cookie", given).body(()).unwrap();
+            let mut request = request.into_parts().0;
             remove_cookie(&mut request, "session");
             let left = request.headers.get("cookie").map(|it| it.to_str().unwrap());
             assert_eq!(left, expected, "{given}");

@@ -9,8 +9,7 @@ pub mod concurrency;
 pub mod context;
 pub mod rate_limit;
 
-use http::request::Parts;
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{Uri, request::Parts, response};
 
 pub use self::context::Context;
 use self::{
@@ -43,7 +42,7 @@ impl Policy {
     }
 
     /// Changes what the upstream gets. Runs again on each try, always from the client's request.
-    pub fn upstream_request_filter(&self, request: &mut RequestHeader, context: &Context) {
+    pub fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
         match self {
             Self::Authenticate(it) => it.upstream_request_filter(request, context),
             Self::BodyLimit(_) | Self::RateLimit(_) | Self::Concurrency(_) => {}
@@ -51,7 +50,7 @@ impl Policy {
     }
 
     /// Changes what the client gets.
-    pub fn response_filter(&self, response: &mut ResponseHeader, context: &Context) {
+    pub fn response_filter(&self, response: &mut response::Parts, context: &Context) {
         match self {
             Self::Authenticate(_) => Authenticate::response_filter(response, context),
             Self::RateLimit(it) => it.response_filter(response, context),
@@ -60,13 +59,12 @@ impl Policy {
     }
 }
 
-/// Gives a request another path and query; scheme and authority, which HTTP/2 has beside them, stay.
+/// A URI with another path and query; scheme and authority, which HTTP/2 has beside them, stay.
 ///
 /// # Errors
 /// `target` is not a path with an optional query.
-pub fn set_target(request: &mut RequestHeader, target: &str) -> Result<(), http::Error> {
-    let mut parts = request.uri.clone().into_parts();
+pub fn with_target(uri: &Uri, target: &str) -> Result<Uri, http::Error> {
+    let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.parse()?);
-    request.set_uri(http::Uri::from_parts(parts)?);
-    Ok(())
+    Ok(Uri::from_parts(parts)?)
 }

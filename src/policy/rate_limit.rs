@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use http::{HeaderName, HeaderValue, request::Parts};
-use pingora::http::ResponseHeader;
+use http::{HeaderName, HeaderValue, request::Parts, response};
 use smallvec::SmallVec;
 
 use super::Context;
@@ -120,13 +119,13 @@ impl RateLimit {
             .detail("the limit of requests is used up; see RateLimit and Retry-After"))
     }
 
-    pub(super) fn response_filter(&self, response: &mut ResponseHeader, context: &Context) {
+    pub(super) fn response_filter(&self, response: &mut response::Parts, context: &Context) {
         if context.limits.as_slice().is_empty() {
             return;
         }
         let windows = self.windows(context);
         headers::write(&[&windows.policies], &context.limits, &mut |name, value| {
-            let _ = response.insert_header(name, value);
+            response.headers.insert(name, value);
         });
     }
 }

@@ -34,7 +34,7 @@ pub enum Admitted {
 /// The refusal, or another answer, to end with.
 pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Stop> {
     let gateway = exchange.gateway.clone();
-    exchange.request_id = Some(request_id(session.req_header().headers.get(X_REQUEST_ID)));
+    exchange.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
     exchange.context.scheme = super::scheme(session);
@@ -152,8 +152,9 @@ pub(super) fn canonicalise(
             None => canonical.path.into_owned(),
         };
         context.raw_target = Some(was);
-        policy::set_target(request, &target)
+        let uri = policy::with_target(&request.uri, &target)
             .map_err(|_| malformed("the target is not valid".to_owned()))?;
+        request.set_uri(uri);
     }
     Ok(encoded)
 }
@@ -222,7 +223,7 @@ fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Op
     let location = HeaderValue::from_maybe_shared(bytes::Bytes::from(location)).ok()?;
     let text = HeaderValue::from_static("text/plain");
     let mut answer = Answer::new(redirect.status.as_u16(), text, bytes::Bytes::new()).ok()?;
-    answer.header.insert_header(header::LOCATION, location).ok()?;
+    answer.head.headers.insert(header::LOCATION, location);
     Some(answer)
 }
 

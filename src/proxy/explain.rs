@@ -138,13 +138,16 @@ async fn walk(
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, &host, header, said);
-    forward::strip(header, is_trusted);
-    for policy in &route.policies {
-        policy.upstream_request_filter(header, context);
-    }
     let origin =
         forward::Origin { peer: request.ip, is_trusted, is_tls: false, port, request_id: None };
-    forward::announce(header, &origin);
+    let changed = forward::change(header, |head| {
+        forward::strip(head, is_trusted);
+        for policy in &route.policies {
+            policy.upstream_request_filter(head, context);
+        }
+        forward::announce(head, &origin);
+    });
+    changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
     if said.contains_key("upstream") {
         said.insert("upstream_request".to_owned(), sent(header));
     }

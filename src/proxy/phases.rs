@@ -4,7 +4,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header;
 use pingora::{
     Error, Result,
     http::{RequestHeader, ResponseHeader},
@@ -81,12 +80,13 @@ impl ProxyHttp for Proxy {
         exchange: &mut Self::CTX,
     ) -> Result<()> {
         let is_trusted = exchange.is_peer_trusted(session);
-        forward::strip(request, is_trusted);
-        for policy in exchange.route.iter().flat_map(|route| &route.policies) {
-            policy.upstream_request_filter(request, &exchange.context);
-        }
-        forward::announce(request, &exchange.origin(session, is_trusted));
-        Ok(())
+        forward::change(request, |head| {
+            forward::strip(head, is_trusted);
+            for policy in exchange.route.iter().flat_map(|route| &route.policies) {
+                policy.upstream_request_filter(head, &exchange.context);
+            }
+            forward::announce(head, &exchange.origin(session, is_trusted));
+        })
     }
 
     async fn request_body_filter(
@@ -119,15 +119,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        for policy in exchange.route.iter().flat_map(|route| &route.policies).rev() {
-            policy.response_filter(response, &exchange.context);
-        }
-        if let Some(id) = &exchange.request_id {
-            response.insert_header(reply::X_REQUEST_ID, id.clone())?;
-        }
-        // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
-        response.remove_header(&header::HeaderName::from_static("keep-alive"));
-        Ok(())
+        reply::finish_upstreams(response, exchange)
     }
 
     fn response_body_filter(

@@ -1,6 +1,6 @@
 //! The one place that writes an answer of our own: refusals (RFC 9457), redirects, fixed responses.
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, response::Parts};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde::Serialize;
 
@@ -10,8 +10,7 @@ use crate::flow::{
     rejection::{Code, Rejection},
 };
 
-/// A name as text costs Pingora's header map no copy, which a `HeaderName` does.
-pub const X_REQUEST_ID: &str = "X-Request-ID";
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -77,9 +76,9 @@ pub async fn stop(session: &mut Session, exchange: &mut Exchange, stop: Stop) ->
     for (name, value) in reply.headers {
         // Only where the answer has one already does a second one replace it.
         if name == header::CONTENT_TYPE {
-            answer.header.insert_header(name, value)?;
+            answer.head.headers.insert(name, value);
         } else {
-            answer.header.append_header(name, value)?;
+            answer.head.headers.append(name, value);
         }
     }
     answer.write(session, exchange).await
@@ -100,17 +99,45 @@ pub async fn refuse(
     exchange.cause = rejection.cause;
     let mut answer = Answer::new(rejection.code.status(), PROBLEM, body)?;
     for (name, value) in rejection.headers {
-        answer.header.append_header(name, value)?;
+        answer.head.headers.append(name, value);
     }
     let status = HeaderValue::from_static(proxy_status(rejection.code));
-    answer.header.insert_header(PROXY_STATUS.clone(), status)?;
-    answer.header.insert_header(header::CACHE_CONTROL, NO_STORE)?;
+    answer.head.headers.insert(&PROXY_STATUS, status);
+    answer.head.headers.insert(header::CACHE_CONTROL, NO_STORE);
     answer.write(session, exchange).await
+}
+
+/// Names that we add to a response, at most.
+const ADDED: usize = 8;
+
+/// What every answer gets, an upstream's or our own: the policies' headers and the request's id.
+pub fn finish(head: &mut Parts, exchange: &Exchange) {
+    for policy in exchange.route.iter().flat_map(|route| &route.policies).rev() {
+        policy.response_filter(head, &exchange.context);
+    }
+    if let Some(id) = &exchange.request_id {
+        head.headers.insert(&X_REQUEST_ID, id.clone());
+    }
+}
+
+/// [`finish`] for an upstream's response, on a plain head: see `forward::change`.
+///
+/// # Errors
+/// Never.
+pub fn finish_upstreams(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    let blank = ResponseHeader::build_no_case(200, Some(0))?;
+    let mut head = Parts::from(std::mem::replace(response, blank));
+    head.headers.reserve(ADDED);
+    finish(&mut head, exchange);
+    // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
+    head.headers.remove("keep-alive");
+    *response = ResponseHeader::from(head);
+    Ok(())
 }
 
 /// An answer of our own, with its exact length.
 pub struct Answer {
-    pub header: Box<ResponseHeader>,
+    pub head: Parts,
     body: Bytes,
 }
 
@@ -118,14 +145,14 @@ impl Answer {
     /// # Errors
     /// Never for a status from 100 to 999.
     pub fn new(status: u16, content_type: HeaderValue, body: Bytes) -> Result<Self> {
-        let mut header = Box::new(ResponseHeader::build(status, Some(8))?);
+        let mut head = Parts::from(ResponseHeader::build_no_case(status, Some(ADDED))?);
         if !matches!(status, 204 | 304) {
-            header.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         if !body.is_empty() {
-            header.insert_header(header::CONTENT_TYPE, content_type)?;
+            head.headers.insert(header::CONTENT_TYPE, content_type);
         }
-        Ok(Self { header, body })
+        Ok(Self { head, body })
     }
 
     /// Writes it whole and keeps the connection where that is safe.
@@ -133,15 +160,11 @@ impl Answer {
     /// # Errors
     /// The client is gone.
     pub async fn write(mut self, session: &mut Session, exchange: &Exchange) -> Result<()> {
-        for policy in exchange.route.iter().flat_map(|route| &route.policies) {
-            policy.response_filter(&mut self.header, &exchange.context);
-        }
-        if let Some(id) = &exchange.request_id {
-            self.header.insert_header(X_REQUEST_ID, id.clone())?;
-        }
+        finish(&mut self.head, exchange);
         keep(session);
         let has_body = session.req_header().method != Method::HEAD && !self.body.is_empty();
-        session.write_response_header(self.header, !has_body).await?;
+        let header = Box::new(ResponseHeader::from(self.head));
+        session.write_response_header(header, !has_body).await?;
         if has_body {
             session.write_response_body(Some(self.body), true).await?;
         }
