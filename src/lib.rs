@@ -3,6 +3,7 @@
 
 pub mod admin; // L7 the admin listener
 pub mod auth; // L3 who is it?
+pub mod cache; // L3 what may be kept, and where
 pub mod cli; // L8 one file a verb
 pub mod config; // L5 what the operator wrote
 pub mod diagnostic; // L0 what is wrong in a configuration, with its place

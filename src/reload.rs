@@ -201,6 +201,7 @@ impl Reloader {
     /// Gives what outlives a snapshot the settings of this one.
     fn adopt(&self, gateway: &Arc<Gateway>) {
         self.shared.metrics.config_applied(gateway.revision.as_str(), Now::read().unix);
+        self.shared.cache.set_memory(gateway.cache_memory);
         let spawn = |upstream| upstream::spawn(upstream, &self.background);
         let kept_fresh = gateway
             .background

@@ -129,7 +129,12 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
         is_fast: AtomicBool::new(false),
         started: Instant::now(),
     });
-    let proxy = Proxy { live, metrics: shared.metrics.clone(), access_log: access_log.clone() };
+    let proxy = Proxy {
+        live,
+        metrics: shared.metrics.clone(),
+        access_log: access_log.clone(),
+        cache: shared.cache,
+    };
     let workers = start_workers(&process, &proxy, &listeners, &draining)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(admin, app, draining.clone()));

@@ -55,7 +55,7 @@ const LAYERS: &[&[&str]] = &[
     &["value", "diagnostic"],
     &["flow"],
     &["telemetry", "shared", "store"],
-    &["auth", "limit", "upstream"],
+    &["auth", "cache", "limit", "upstream"],
     &["policy"],
     &["config"],
     &["gateway"],

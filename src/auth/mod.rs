@@ -12,7 +12,6 @@ pub mod oidc;
 pub mod signature;
 
 use std::{
-    borrow::Cow,
     collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -27,6 +26,7 @@ use crate::flow::{
     identity::{Consumer, Identity},
     rejection::{Code, Rejection},
 };
+pub use crate::value::query::decode as decode_query;
 
 /// What a request says of its caller.
 #[derive(Clone, Copy, Debug)]
@@ -339,36 +339,6 @@ fn challenge<'a>(rejection: &mut Rejection, challenges: impl Iterator<Item = &'a
             rejection.headers.push((header::WWW_AUTHENTICATE, challenge.clone()));
         }
     }
-}
-
-/// A name or value of a query: percent-decoded, with `+` as a space. What is not valid stays as it is.
-#[must_use]
-pub fn decode_query(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        let triplet = || {
-            let (digits, after) = after.split_first_chunk::<2>()?;
-            let digits = std::str::from_utf8(digits).ok().filter(|it| !it.starts_with('+'))?;
-            Some((u8::from_str_radix(digits, 16).ok()?, after))
-        };
-        match (byte, triplet) {
-            (b'+', _) => decoded.push(b' '),
-            (b'%', triplet) => match triplet() {
-                Some((value, after)) => {
-                    decoded.push(value);
-                    rest = after;
-                }
-                None => decoded.push(b'%'),
-            },
-            (byte, _) => decoded.push(*byte),
-        }
-    }
-    String::from_utf8(decoded).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 #[cfg(test)]

@@ -302,13 +302,3 @@ fn nothing_prints_a_secret() {
         assert!(!printed.contains(secret), "{printed}");
     }
 }
-
-#[test]
-fn queries_are_decoded() {
-    let check = |text: &str, expected: &str| assert_eq!(decode_query(text), expected);
-    check("plain", "plain");
-    check("a+b%20c", "a b c");
-    check("%41%zz%4", "A%zz%4");
-    check("%+1", "% 1");
-    check("%ff", "%ff");
-}

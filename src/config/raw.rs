@@ -39,6 +39,7 @@ raw! {
         listeners: Vec<Listener>,
         admin: Admin,
         telemetry: Telemetry,
+        cache: CacheStore,
         upstreams: Map<Upstream>,
         authenticators: Map<Authenticator>,
         plans: Map<Plan>,
@@ -69,6 +70,8 @@ raw! {
     Telemetry { access_log: AccessLog, metrics: Metrics }
     AccessLog { path: Word, format: Word }
     Metrics { consumers: u64 }
+
+    CacheStore { memory: Word }
 
     Upstream {
         endpoints: Vec<Endpoint>,
@@ -206,6 +209,7 @@ raw! {
         body_limit: Word,
         rate_limits: Vec<RateLimit>,
         concurrency: Concurrency,
+        cache: Cache,
         upstream: Word,
         split: Vec<Share>,
         redirect: Redirect,
@@ -221,6 +225,17 @@ raw! {
     Authorize { groups: Vec<Word>, scopes: Vec<Word>, claims: Map<Vec<Word>>, when: Word }
     Ip { allow: Vec<Word>, deny: Vec<Word> }
     Concurrency { requests: u64, by: Choice }
+    Cache {
+        ttl: Word,
+        query: Vec<Word>,
+        per_consumer: bool,
+        stale_while_revalidate: Word,
+        stale_if_error: Word,
+        max_body: Word,
+        store_set_cookie: bool,
+        /// The response header that names the tags that an entry is purged by.
+        tags: Word,
+    }
     Share { upstream: Word, weight: u64 }
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }

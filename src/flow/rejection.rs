@@ -47,6 +47,7 @@ codes! {
     AuthenticatorUnavailable = 503 "authenticator_unavailable" "The caller cannot be verified now";
     Overloaded = 503 "overloaded" "The gateway is overloaded";
     VersionNotSupported = 505 "version_not_supported" "This HTTP version is not supported";
+    NotStored = 504 "not_stored" "No stored response will do";
     UpstreamTimeout = 504 "upstream_timeout" "The upstream did not answer in time";
 }
 

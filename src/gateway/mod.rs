@@ -43,6 +43,10 @@ pub struct Gateway {
     pub unrouted: Arc<RouteMetrics>,
     pub upstream_metrics: AHashMap<Arc<str>, Arc<UpstreamMetrics>>,
     pub authenticators: AHashMap<Arc<str>, Arc<AuthMetrics>>,
+    /// Bytes of memory that cached responses may take.
+    pub cache_memory: u64,
+    /// Whether any route has a cache.
+    pub has_cache: bool,
     /// What must be kept fresh while this snapshot runs.
     pub background: Box<[Arc<dyn Background>]>,
     /// Query parameters that carry keys: masked in the log.

@@ -5,13 +5,19 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::{
-    policy::Policy, telemetry::RouteMetrics, upstream::Upstream, value::template::Template,
+    cache,
+    policy::Policy,
+    telemetry::{CacheMetrics, RouteMetrics},
+    upstream::Upstream,
+    value::template::Template,
 };
 
 pub struct Route {
     pub id: Arc<str>,
     pub policies: Box<[Policy]>,
     pub action: Action,
+    pub cache: Option<Arc<cache::Rule>>,
+    pub cache_metrics: Option<Arc<CacheMetrics>>,
     /// Whether `%2F` (and `%5C`) may stand in the path.
     pub allows_encoded_slash: bool,
     /// Whether `%00` may stand in the path.

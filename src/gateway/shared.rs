@@ -1,7 +1,7 @@
 //! What outlives a snapshot. A reload compiles against it and finds its counters again.
 use std::sync::Arc;
 
-use crate::{auth, limit, shared::http_client, telemetry, upstream};
+use crate::{auth, cache, limit, shared::http_client, telemetry, upstream};
 
 /// Keys that the rate limits keep at most; `limit::Table` says what they cost.
 const LIMIT_KEYS: usize = 1_000_000;
@@ -15,6 +15,8 @@ pub struct Shared {
     pub passwords: Arc<auth::basic::Verifier>,
     pub endpoints: Arc<upstream::Registry>,
     pub http_client: http_client::Client,
+    /// Pingora wants it to live for ever: made once, with the process.
+    pub cache: &'static cache::Store,
 }
 
 impl Shared {
@@ -29,6 +31,7 @@ impl Shared {
             passwords: Arc::new(auth::basic::Verifier::new()?),
             endpoints: Arc::new(upstream::Registry::default()),
             http_client: http_client::Client::new()?,
+            cache: Box::leak(Box::new(cache::Store::new(0))),
         })
     }
 }

@@ -119,7 +119,8 @@ pub fn failed(
     }
     let is_timeout = is_timeout(error.etype());
     let is_whole = !session.as_ref().retry_buffer_truncated();
-    let is_unanswered = session.response_written().is_none_or(|it| it.status.is_informational());
+    let is_unanswered = session.response_written().is_none_or(|it| it.status.is_informational())
+        && exchange.caching.as_ref().is_none_or(|it| !it.is_storing);
     // A pooled connection that the upstream had closed meanwhile says nothing of its health.
     let is_stale = is_reused && !is_timeout && is_unanswered;
     if !is_stale {

@@ -6,6 +6,7 @@ use std::{
 
 use http::HeaderValue;
 
+use super::caching::Caching;
 use crate::{
     flow::clock::Now,
     flow::rejection::Code,
@@ -24,6 +25,8 @@ pub struct Exchange {
     pub route: Option<Arc<Route>>,
     pub upstream: Option<Arc<Upstream>>,
     pub forwarding: Forwarding,
+    /// Set on a route with a cache, whether or not this request may use it.
+    pub caching: Option<Box<Caching>>,
     /// Our refusal, if there was one.
     pub refused: Option<Code>,
     /// Why, for the log only.
@@ -69,6 +72,7 @@ impl Exchange {
             route: None,
             upstream: None,
             forwarding: Forwarding::default(),
+            caching: None,
             refused: None,
             cause: None,
         }

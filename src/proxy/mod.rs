@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod attempt;
+pub mod caching;
 pub mod chunked;
 pub mod client_addr;
 pub mod connection;
@@ -48,7 +49,7 @@ pub(crate) const fn limits(edge: &Edge) -> head::Limits {
 }
 
 impl Exchange {
-    fn is_peer_trusted(&self, session: &Session) -> bool {
+    pub(crate) fn is_peer_trusted(&self, session: &Session) -> bool {
         let trusted = &self.gateway.trusted_proxies;
         !trusted.is_empty() && trusted.contains(peer_of(session))
     }

@@ -6,14 +6,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::{
     Error, Result,
+    cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable},
     http::{RequestHeader, ResponseHeader},
     modules::http::HttpModules,
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::HttpPeer,
 };
 
-use super::{admit, attempt, exchange::Exchange, forward, record, reply};
+use super::{admit, attempt, caching, exchange::Exchange, forward, record, reply};
 use crate::{
+    cache::Store,
     gateway::Gateway,
     telemetry::{AccessLog, Metrics},
 };
@@ -24,6 +26,7 @@ pub struct Proxy {
     pub live: Arc<ArcSwap<Gateway>>,
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
+    pub cache: &'static Store,
 }
 
 #[async_trait]
@@ -53,6 +56,61 @@ impl ProxyHttp for Proxy {
                 Ok(true)
             }
         }
+    }
+
+    fn request_cache_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<()> {
+        caching::enable(session, exchange, self.cache);
+        Ok(())
+    }
+
+    fn cache_key_callback(&self, session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
+        caching::key(session, exchange)
+    }
+
+    fn cache_vary_filter(
+        &self,
+        meta: &CacheMeta,
+        _exchange: &mut Self::CTX,
+        request: &RequestHeader,
+    ) -> Option<[u8; 16]> {
+        caching::variance(meta, request)
+    }
+
+    async fn cache_hit_filter(
+        &self,
+        _session: &mut Session,
+        meta: &CacheMeta,
+        _hit: &mut HitHandler,
+        is_fresh: bool,
+        exchange: &mut Self::CTX,
+    ) -> Result<Option<ForcedFreshness>> {
+        Ok(caching::found(exchange, meta, is_fresh))
+    }
+
+    fn should_serve_stale(
+        &self,
+        session: &mut Session,
+        exchange: &mut Self::CTX,
+        error: Option<&Error>,
+    ) -> bool {
+        caching::may_serve_stale(session, exchange, error)
+    }
+
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Self::CTX,
+    ) -> Result<bool> {
+        caching::ask_upstream(session, exchange).await
+    }
+
+    fn response_cache_filter(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        exchange: &mut Self::CTX,
+    ) -> Result<RespCacheable> {
+        Ok(caching::judge(session, response, exchange))
     }
 
     async fn upstream_peer(
@@ -110,16 +168,19 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        attempt::answered(session, response, exchange)
+        attempt::answered(session, response, exchange)?;
+        caching::remember_validation(response, exchange);
+        caching::invalidate(session, response, exchange, self.cache);
+        Ok(())
     }
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        reply::finish_upstreams(response, exchange)
+        reply::finish_upstreams(session, response, exchange)
     }
 
     fn response_body_filter(

@@ -7,13 +7,19 @@ use std::{
 use http::{HeaderValue, header, request::Parts};
 use pingora::{Error, proxy::Session};
 
-use super::{exchange::Exchange, head::Refusal, phases::Proxy};
+use super::{caching, exchange::Exchange, head::Refusal, phases::Proxy};
 use crate::{auth::decode_query, flow::rejection::Code, gateway::Gateway, telemetry::Record};
 
 /// The status in the log for a client that left before it was answered, as nginx has it.
 const CLIENT_GONE: u16 = 499;
 
 pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
+    if session.subrequest_ctx.is_some() {
+        // A revalidation in the background: nobody's request.
+        exchange.forwarding.current = None;
+        return;
+    }
+    caching::count(session, exchange);
     let now = Instant::now();
     let duration = now.saturating_duration_since(exchange.started);
     let sent = session.response_written().map(|it| it.status.as_u16());

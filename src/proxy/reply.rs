@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header, response::Parts}
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde::Serialize;
 
-use super::exchange::Exchange;
+use super::{caching, exchange::Exchange};
 use crate::flow::{
     answer::Stop,
     rejection::{Code, Rejection},
@@ -124,11 +124,16 @@ pub fn finish(head: &mut Parts, exchange: &Exchange) {
 ///
 /// # Errors
 /// Never.
-pub fn finish_upstreams(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+pub fn finish_upstreams(
+    session: &Session,
+    response: &mut ResponseHeader,
+    exchange: &Exchange,
+) -> Result<()> {
     let blank = ResponseHeader::build_no_case(200, Some(0))?;
     let mut head = Parts::from(std::mem::replace(response, blank));
     head.headers.reserve(ADDED);
     finish(&mut head, exchange);
+    caching::write_status(session, &mut head.headers, exchange);
     // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
     head.headers.remove("keep-alive");
     *response = ResponseHeader::from(head);

@@ -61,6 +61,7 @@ impl Control for Controls {
             .iter()
             .map(|(name, upstream)| (name.to_string(), endpoints(upstream)))
             .collect();
+        let cache = process.reloader.shared().cache.statistics();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
@@ -73,6 +74,7 @@ impl Control for Controls {
             "consumers": gateway.consumers.len(),
             "connections": process.connections.open(),
             "descriptors_exhausted": process.connections.is_exhausted(),
+            "cache": {"entries": cache.entries, "bytes": cache.used, "evicted": cache.evicted},
             "last_reload": last,
             "upstreams": upstreams,
         })
@@ -100,6 +102,8 @@ impl Control for Controls {
             }
         }
         shared.metrics.set_limit_keys(shared.limits.len() as u64, shared.limits.evicted());
+        let cache = shared.cache.statistics();
+        shared.metrics.set_cache(cache.entries as u64, cache.used, cache.evicted);
         shared.metrics.render()
     }
 

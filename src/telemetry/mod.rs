@@ -6,7 +6,7 @@ pub mod metrics;
 pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
-        AuthMetrics, AuthOutcome, ConsumerMetrics, LimitMetrics, LimitOutcome, Metrics,
-        RouteMetrics, UpstreamMetrics,
+        AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome, ConsumerMetrics, LimitMetrics,
+        LimitOutcome, Metrics, RouteMetrics, UpstreamMetrics,
     },
 };

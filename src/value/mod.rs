@@ -3,6 +3,7 @@ pub mod cidr;
 pub mod duration;
 pub mod host;
 pub mod path;
+pub mod query;
 pub mod secret;
 pub mod size;
 pub mod template;

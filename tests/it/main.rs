@@ -12,6 +12,7 @@
 
 mod admin;
 mod auth;
+mod cache;
 mod cli;
 mod demo;
 mod exhaustion;

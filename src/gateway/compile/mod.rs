@@ -3,6 +3,7 @@
 //! remote, so a reload never waits for a third party.
 
 mod authenticators;
+mod cache;
 mod consumers;
 mod edge;
 mod limits;
@@ -45,6 +46,7 @@ pub fn compile(
     let authenticators =
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
     let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);
+    let cache_memory = cache::memory(raw, &root, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
@@ -64,6 +66,7 @@ pub fn compile(
         edge: edge.edge,
         trusted_proxies: edge.trusted_proxies,
         path_rules: edge.path_rules,
+        has_cache: routes.iter().any(|route| route.cache.is_some()),
         matcher,
         routes,
         upstreams,
@@ -77,6 +80,7 @@ pub fn compile(
         authenticators: counted(authenticators.by_name.keys(), |name| {
             shared.metrics.authenticator(name)
         }),
+        cache_memory,
         background: authenticators.background.into(),
         secret_parameters: authenticators::secret_parameters(raw),
     })

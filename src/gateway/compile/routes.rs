@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     auth::Authenticator,
+    cache,
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
     gateway::{
@@ -169,10 +170,13 @@ impl Declared<'_> {
             }
             encoded.insert(word.as_str());
         }
+        let cache = self.cache(action.as_ref(), problems);
         Some(Route {
             id: self.id.into(),
             policies: policies.into(),
             action: action?,
+            cache_metrics: cache.is_some().then(|| scene.shared.metrics.cache(self.id)),
+            cache,
             allows_encoded_slash: encoded.contains("slash"),
             allows_encoded_nul: encoded.contains("nul"),
             metrics: scene.shared.metrics.route(self.id),
@@ -230,6 +234,21 @@ impl Declared<'_> {
             flood: scene.shared.flood.clone(),
             failures_per_second: scene.auth_failures,
         })
+    }
+
+    fn cache(&self, action: Option<&Action>, problems: &mut Problems) -> Option<Arc<cache::Rule>> {
+        let at = self.at.key("cache");
+        let raw = self.route.cache.as_ref()?;
+        let upstreams: Vec<&str> = match action? {
+            Action::Proxy(upstream) => vec![upstream.name()],
+            Action::Split(split) => split.upstreams().map(|it| it.name()).collect(),
+            Action::Redirect(_) | Action::Respond(_) => {
+                problems.add(&at, "only what an upstream answers can be cached");
+                return None;
+            }
+        };
+        let owner: Vec<&str> = std::iter::once(self.id).chain(upstreams).collect();
+        Some(Arc::new(super::cache::rule(raw, &owner, &at, problems)))
     }
 
     fn scope<'a>(&'a self, scene: &'a Scene<'_>) -> limits::Scope<'a> {

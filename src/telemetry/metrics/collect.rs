@@ -14,7 +14,8 @@ use prometheus::{
 
 use super::{
     handles::{
-        AuthMetrics, ConsumerMetrics, EndpointMetrics, LimitMetrics, RouteMetrics, UpstreamMetrics,
+        AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, LimitMetrics, RouteMetrics,
+        UpstreamMetrics,
     },
     histogram::Histogram,
     keep::Keep,
@@ -32,9 +33,14 @@ pub struct Cells {
     pub endpoints: Keep<(Arc<str>, Arc<str>), EndpointMetrics>,
     pub authenticators: Keep<Arc<str>, AuthMetrics>,
     pub limits: Keep<Arc<str>, LimitMetrics>,
+    /// By route.
+    pub caches: Keep<Arc<str>, CacheMetrics>,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
     pub limit_evicted: AtomicU64,
+    pub cache_entries: AtomicU64,
+    pub cache_bytes: AtomicU64,
+    pub cache_evicted: AtomicU64,
     pub process: process::Files,
 }
 
@@ -92,7 +98,21 @@ const LIMIT_EVICTED: Family = Family(
 const REJECTIONS: Family =
     Family("tollgate_rejections_total", "Requests that the gateway refused, by code.", &["code"]);
 
-const FAMILIES: [&Family; 12] = [
+const CACHE: Family = Family(
+    "tollgate_cache_total",
+    "Requests to routes with a cache, by what it did.",
+    &["route", "result"],
+);
+const CACHE_ENTRIES: Family = Family("tollgate_cache_entries", "Responses in the cache.", &[]);
+const CACHE_BYTES: Family = Family(
+    "tollgate_cache_bytes",
+    "What the cache takes in memory, heads and index included.",
+    &[],
+);
+const CACHE_EVICTED: Family =
+    Family("tollgate_cache_evicted_total", "Responses that left the cache to make room.", &[]);
+
+const FAMILIES: [&Family; 16] = [
     &REQUESTS,
     &DURATION,
     &OVERHEAD,
@@ -105,6 +125,10 @@ const FAMILIES: [&Family; 12] = [
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
     &REJECTIONS,
+    &CACHE,
+    &CACHE_ENTRIES,
+    &CACHE_BYTES,
+    &CACHE_EVICTED,
 ];
 
 impl Cells {
@@ -116,9 +140,13 @@ impl Cells {
             endpoints: Keep::new(),
             authenticators: Keep::new(),
             limits: Keep::new(),
+            caches: Keep::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
             limit_evicted: AtomicU64::new(0),
+            cache_entries: AtomicU64::new(0),
+            cache_bytes: AtomicU64::new(0),
+            cache_evicted: AtomicU64::new(0),
             process: process::Files::open(),
         }
     }
@@ -130,6 +158,7 @@ impl Cells {
         self.endpoints.sweep();
         self.authenticators.sweep();
         self.limits.sweep();
+        self.caches.sweep();
     }
 
     fn routes(&self) -> [MetricFamily; 3] {
@@ -211,6 +240,24 @@ impl Cells {
         ]
     }
 
+    fn cache(&self) -> [MetricFamily; 4] {
+        let mut requests = vec![];
+        for (route, metrics) in self.caches.all() {
+            requests.extend(metrics.counts().map(|(labels, count)| {
+                counter(&CACHE, &[&[&*route], labels].concat(), number(count))
+            }));
+        }
+        let entries = gauge(&CACHE_ENTRIES, &[], number(self.cache_entries.load(Relaxed)));
+        let bytes = gauge(&CACHE_BYTES, &[], number(self.cache_bytes.load(Relaxed)));
+        let evicted = counter(&CACHE_EVICTED, &[], number(self.cache_evicted.load(Relaxed)));
+        [
+            family(&CACHE, MetricType::COUNTER, requests),
+            family(&CACHE_ENTRIES, MetricType::GAUGE, vec![entries]),
+            family(&CACHE_BYTES, MetricType::GAUGE, vec![bytes]),
+            family(&CACHE_EVICTED, MetricType::COUNTER, vec![evicted]),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -254,6 +301,7 @@ impl Collector for Exposition {
         families.push(self.cells.consumers());
         families.extend(self.cells.upstreams());
         families.extend(self.cells.decisions());
+        families.extend(self.cells.cache());
         families
     }
 }

@@ -156,6 +156,21 @@ outcomes! {
 }
 
 outcomes! {
+    /// What the cache did for a request, as the label `result`.
+    CacheOutcome counted by CacheMetrics {
+        Hit = "hit";
+        /// Served though no longer fresh.
+        Stale = "stale";
+        /// The upstream said that it had not changed.
+        Revalidated = "revalidated";
+        /// Fetched, and kept.
+        Miss = "miss";
+        /// Fetched, and not kept.
+        Bypass = "bypass";
+    }
+}
+
+outcomes! {
     /// What a limit said, as the label `result`.
     LimitOutcome counted by LimitMetrics {
         Allowed = "allowed";

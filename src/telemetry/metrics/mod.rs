@@ -21,8 +21,8 @@ use prometheus::{
 
 pub use self::{
     handles::{
-        AuthMetrics, AuthOutcome, ConsumerMetrics, EndpointMetrics, LimitMetrics, LimitOutcome,
-        RouteMetrics, UpstreamMetrics,
+        AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome, ConsumerMetrics, EndpointMetrics,
+        LimitMetrics, LimitOutcome, RouteMetrics, UpstreamMetrics,
     },
     status::Method,
 };
@@ -152,6 +152,18 @@ impl Metrics {
 
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
         self.cells.limits.get_or_make(&name.into(), LimitMetrics::new)
+    }
+
+    /// What the cache did for the requests of a route.
+    pub fn cache(&self, route: &str) -> Arc<CacheMetrics> {
+        self.cells.caches.get_or_make(&route.into(), CacheMetrics::new)
+    }
+
+    /// What the cache holds, read just before a `render`.
+    pub fn set_cache(&self, entries: u64, bytes: u64, evicted: u64) {
+        self.cells.cache_entries.store(entries, Relaxed);
+        self.cells.cache_bytes.store(bytes, Relaxed);
+        self.cells.cache_evicted.store(evicted, Relaxed);
     }
 
     /// Forgets the series that no snapshot holds any more. To be called after each swap; what an

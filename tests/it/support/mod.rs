@@ -14,7 +14,7 @@ use std::{
 pub use client::{Connection, Request, Response};
 pub use gateway::{Exit, Gateway, run_tollgate};
 pub use secrets::{basic_header, hash_of, key, password_hash};
-pub use upstream::{Behaviour, Gate, Upstream, reply};
+pub use upstream::{Behaviour, Gate, Recorded, Upstream, reply};
 
 /// Longer than anything may take, however slow the machine. Reaching it is a failure.
 pub const HANG: Duration = Duration::from_secs(20);

@@ -1,0 +1,179 @@
+//! What an entry is found by. Injective: parts are length-prefixed, so that no two requests that differ
+//! in a part that counts share a key (what went wrong in apache/apisix#13831).
+use std::borrow::Cow;
+
+use super::Rule;
+
+/// A request, as far as it decides what it is answered with.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    pub scheme: &'a str,
+    /// The canonical host.
+    pub host: &'a str,
+    /// As in the authority; empty without one.
+    pub port: &'a str,
+    /// The canonical path.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    /// Whom it is kept for, where entries are kept apart.
+    pub consumer: &'a str,
+    /// What a trusted proxy says that the upstream will see.
+    pub forwarded: &'a [&'a [u8]],
+}
+
+/// The bytes that Pingora hashes.
+#[must_use]
+pub fn primary(rule: &Rule, parts: &Parts<'_>) -> Vec<u8> {
+    let query = query(rule, parts.query);
+    let consumer = if rule.per_consumer { parts.consumer } else { "" };
+    let mut key = Vec::with_capacity(128 + parts.path.len() + query.len());
+    key.extend_from_slice(&rule.fingerprint);
+    for part in [
+        parts.scheme.as_bytes(),
+        parts.host.as_bytes(),
+        parts.port.as_bytes(),
+        parts.path.as_bytes(),
+        query.as_bytes(),
+        consumer.as_bytes(),
+    ] {
+        push(&mut key, part);
+    }
+    // No query and an empty one are two things to an origin.
+    key.push(u8::from(parts.query.is_some()));
+    for part in parts.forwarded {
+        push(&mut key, part);
+    }
+    key
+}
+
+fn push(key: &mut Vec<u8>, part: &[u8]) {
+    key.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    key.extend_from_slice(part);
+}
+
+/// The pairs that count, sorted by name; pairs of one name keep their order, which origins tell apart.
+fn query<'a>(rule: &Rule, query: Option<&'a str>) -> Cow<'a, str> {
+    let Some(query) = query else { return Cow::Borrowed("") };
+    let counts = |pair: &&str| match &rule.query {
+        None => true,
+        Some(names) => {
+            let name = crate::value::query::decode(name(pair));
+            names.iter().any(|it| **it == *name)
+        }
+    };
+    let mut pairs: Vec<&str> = query.split('&').filter(counts).collect();
+    if rule.query.is_none() && pairs.is_sorted_by_key(|pair| name(pair)) {
+        return Cow::Borrowed(query);
+    }
+    pairs.sort_by_key(|pair| name(pair));
+    Cow::Owned(pairs.join("&"))
+}
+
+fn name<'a>(pair: &&'a str) -> &'a str {
+    pair.split_once('=').map_or(*pair, |(name, _)| name)
+}
+
+/// What purges by URL go by: the same for every variant, consumer and route.
+#[must_use]
+pub fn url(host: &str, path: &str, query: Option<&str>) -> String {
+    match query {
+        Some(query) => format!("{host}{path}?{query}"),
+        None => format!("{host}{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(query: Option<&[&str]>, per_consumer: bool) -> Rule {
+        let rule = Rule {
+            ttl: None,
+            query: query.map(|names| names.iter().map(|it| (*it).into()).collect()),
+            per_consumer,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            max_body: 1,
+            store_set_cookie: false,
+            tag_header: None,
+            fingerprint: [0; 16],
+        };
+        rule.sealed(&["route", "upstream"])
+    }
+
+    const BASE: Parts<'static> = Parts {
+        scheme: "http",
+        host: "a.test",
+        port: "",
+        path: "/x",
+        query: Some("b=2&a=1"),
+        consumer: "acme",
+        forwarded: &[],
+    };
+
+    #[test]
+    fn what_differs_has_another_key() {
+        let rule = rule(None, true);
+        let base = primary(&rule, &BASE);
+        for other in [
+            Parts { scheme: "https", ..BASE },
+            Parts { host: "b.test", ..BASE },
+            Parts { port: "81", ..BASE },
+            Parts { path: "/x/", ..BASE },
+            Parts { host: "a.test/x", path: "", ..BASE },
+            Parts { query: None, ..BASE },
+            Parts { query: Some(""), ..BASE },
+            Parts { query: Some("a=1"), ..BASE },
+            Parts { consumer: "umbrella", ..BASE },
+            Parts { forwarded: &[b"evil.test"], ..BASE },
+        ] {
+            assert_ne!(primary(&rule, &other), base, "{other:?}");
+        }
+        assert_ne!(
+            primary(&rule, &Parts { query: None, ..BASE }),
+            primary(&rule, &Parts { query: Some(""), ..BASE })
+        );
+    }
+
+    #[test]
+    fn what_does_not_count_makes_no_difference() {
+        let same = |rule: &Rule, a: Parts<'_>, b: Parts<'_>| {
+            assert_eq!(primary(rule, &a), primary(rule, &b));
+        };
+        let all = rule(None, false);
+        same(&all, BASE, Parts { query: Some("a=1&b=2"), ..BASE });
+        same(&all, BASE, Parts { consumer: "umbrella", ..BASE });
+        let some = rule(Some(&["a"]), false);
+        same(&some, BASE, Parts { query: Some("a=1&c=9"), ..BASE });
+        same(&some, BASE, Parts { query: Some("b=7&a=1"), ..BASE });
+        assert_ne!(
+            primary(&all, &Parts { query: Some("a=1&a=2"), ..BASE }),
+            primary(&all, &Parts { query: Some("a=2&a=1"), ..BASE })
+        );
+    }
+
+    #[test]
+    fn another_rule_finds_nothing_of_this_one() {
+        let one = rule(None, false);
+        let other = Rule { ttl: Some(Duration::from_secs(1)), ..one.clone() }
+            .sealed(&["route", "upstream"]);
+        assert_ne!(primary(&one, &BASE), primary(&other, &BASE));
+        assert_ne!(one.fingerprint, one.clone().sealed(&["routeu", "pstream"]).fingerprint);
+    }
+
+    proptest! {
+        #[test]
+        fn two_requests_share_a_key_only_if_they_are_the_same(
+            a in "[a-z/]{0,6}", b in "[a-z/]{0,6}", c in "[a-z/]{0,6}", d in "[a-z/]{0,6}",
+        ) {
+            let rule = rule(None, false);
+            let one = Parts { host: &a, path: &b, ..BASE };
+            let two = Parts { host: &c, path: &d, ..BASE };
+            prop_assert_eq!(primary(&rule, &one) == primary(&rule, &two), a == c && b == d);
+        }
+    }
+}

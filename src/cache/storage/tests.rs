@@ -1,0 +1,136 @@
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use pingora::{cache::trace::Span, http::ResponseHeader};
+
+use super::*;
+
+fn store(memory: u64) -> &'static Store {
+    Box::leak(Box::new(Store::new(memory)))
+}
+
+fn key(url: &str) -> CacheKey {
+    let mut key = CacheKey::new(url, "");
+    key.extensions.insert(Label {
+        url: url.into(),
+        route: "r".into(),
+        tags: Arc::new(["t".into()]),
+        max_body: 1000,
+    });
+    key
+}
+
+fn meta() -> CacheMeta {
+    let now = SystemTime::now();
+    let mut header = ResponseHeader::build_no_case(200, None).unwrap();
+    header.insert_header("etag", "\"1\"").unwrap();
+    CacheMeta::new(now + Duration::from_secs(60), now, 0, 0, header)
+}
+
+fn trace() -> SpanHandle {
+    Span::inactive().handle()
+}
+
+async fn put(store: &'static Store, url: &str, body: &'static str) {
+    let mut miss = store.get_miss_handler(&key(url), &meta(), &trace()).await.unwrap();
+    miss.write_body(Bytes::from_static(body.as_bytes()), true).await.unwrap();
+    miss.finish().await.unwrap();
+}
+
+async fn get(store: &'static Store, url: &str) -> Option<String> {
+    let (_, mut hit) = store.lookup(&key(url), &trace()).await.unwrap()?;
+    let mut body = Vec::new();
+    while let Some(chunk) = hit.read_body().await.unwrap() {
+        body.extend_from_slice(&chunk);
+    }
+    Some(String::from_utf8(body).unwrap())
+}
+
+#[tokio::test]
+async fn an_entry_is_found_with_its_head_and_its_ranges() {
+    let store = store(1 << 20);
+    assert_eq!(get(store, "a/").await, None);
+    put(store, "a/", "hello").await;
+    assert_eq!(get(store, "a/").await.unwrap(), "hello");
+    let (meta, mut hit) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+    assert_eq!(meta.headers()["etag"], "\"1\"");
+    hit.seek(1, Some(3)).unwrap();
+    assert_eq!(hit.read_body().await.unwrap().unwrap(), "el");
+    assert!(hit.seek(9, None).is_err());
+}
+
+#[tokio::test]
+async fn a_write_that_is_given_up_never_was() {
+    let store = store(1 << 20);
+    let mut miss = store.get_miss_handler(&key("a/"), &meta(), &trace()).await.unwrap();
+    miss.write_body(Bytes::from_static(b"half"), false).await.unwrap();
+    let (_, mut waiting) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+    assert_eq!(waiting.read_body().await.unwrap().unwrap(), "half");
+    drop(miss);
+    assert!(waiting.read_body().await.is_err());
+    assert_eq!(get(store, "a/").await, None);
+    assert_eq!(store.statistics().used, 0);
+    assert!(store.fills.lock().is_empty());
+}
+
+#[tokio::test]
+async fn purges_reach_what_is_stored_and_what_is_being_stored() {
+    for purge in [
+        Purge::Url("a/x".to_owned()),
+        Purge::Prefix("a/".to_owned()),
+        Purge::Tag("t".to_owned()),
+        Purge::Route("r".to_owned()),
+        Purge::Everything,
+    ] {
+        let store = store(1 << 20);
+        put(store, "a/x", "old").await;
+        let mut miss = store.get_miss_handler(&key("a/x"), &meta(), &trace()).await.unwrap();
+        miss.write_body(Bytes::from_static(b"new"), true).await.unwrap();
+        store.purge_all(&purge);
+        assert_eq!(get(store, "a/x").await, None, "{purge:?}");
+        miss.finish().await.unwrap();
+        assert_eq!(get(store, "a/x").await, None, "{purge:?}");
+        put(store, "a/x", "newer").await;
+        assert_eq!(get(store, "a/x").await.unwrap(), "newer", "{purge:?}");
+    }
+    let store = store(1 << 20);
+    put(store, "a/x", "kept").await;
+    for other in [
+        Purge::Url("a/y".to_owned()),
+        Purge::Prefix("b/".to_owned()),
+        Purge::Tag("u".to_owned()),
+        Purge::Route("s".to_owned()),
+    ] {
+        store.purge_all(&other);
+        assert!(get(store, "a/x").await.is_some(), "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_that_is_too_large_is_remembered_as_such() {
+    let store = store(1 << 20);
+    let mut miss = store.get_miss_handler(&key("a/"), &meta(), &trace()).await.unwrap();
+    let tag = miss.streaming_write_tag().map(<[u8]>::to_vec);
+    let read = store.lookup_streaming_write(&key("a/"), tag.as_deref(), &trace()).await;
+    let (_, mut reader) = read.unwrap().unwrap();
+    miss.write_body(Bytes::from(vec![1; 2000]), false).await.unwrap();
+    assert!(store.is_known_large(&key("a/")));
+    assert_eq!(get(store, "a/").await, None);
+    assert_eq!(reader.read_body().await.unwrap().unwrap().len(), 2000);
+    miss.finish().await.unwrap();
+    assert!(reader.read_body().await.unwrap().is_none());
+    assert_eq!(get(store, "a/").await, None);
+}
+
+#[tokio::test]
+async fn a_new_head_keeps_the_body() {
+    let store = store(1 << 20);
+    put(store, "a/", "body").await;
+    let mut fresh = meta();
+    fresh.response_header_mut().insert_header("etag", "\"2\"").unwrap();
+    assert!(store.update_meta(&key("a/"), &fresh, &trace()).await.unwrap());
+    let (found, _) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+    assert_eq!(found.headers()["etag"], "\"2\"");
+    assert_eq!(get(store, "a/").await.unwrap(), "body");
+    assert!(!store.update_meta(&key("b/"), &fresh, &trace()).await.unwrap());
+}
