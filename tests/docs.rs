@@ -145,7 +145,8 @@ fn every_command_is_there() {
             }
             for words in body.lines().filter_map(command) {
                 let what = format!("{}: tollgate {}", path.display(), words.join(" "));
-                let verbs = if words[0] == "key" { &words[..2] } else { &words[..1] };
+                let verbs =
+                    if matches!(words[0], "key" | "cache") { &words[..2] } else { &words[..1] };
                 let help = help(verbs).unwrap_or_else(|| panic!("{what}: no such command"));
                 for option in words.iter().filter(|it| it.starts_with('-')) {
                     let is_there = help.split_whitespace().any(|it| {

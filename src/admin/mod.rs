@@ -52,6 +52,11 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with the question.
     fn explain(&self, request: Value) -> Result<Value, String>;
+    /// Removes stored responses; says how many, where that was counted.
+    ///
+    /// # Errors
+    /// What is wrong with the question.
+    fn purge(&self, request: Value) -> Result<Value, String>;
 }
 
 /// The application of the admin listener, for `HttpServerApp::process_new_http`.
@@ -102,6 +107,7 @@ impl<C: Control> Admin<C> {
             Page::Reload => self.reload(caller).await,
             Page::Stop => self.stop(caller, body),
             Page::Explain => self.explain(body).await,
+            Page::Purge => self.purge(caller, body).await,
         }
     }
 
@@ -144,6 +150,15 @@ impl<C: Control> Admin<C> {
         let request = object(body)?;
         match self.blocking(move |control| control.explain(request)).await? {
             Ok(explanation) => Ok(Reply::json(200, &explanation)),
+            Err(why) => Err(Problem::malformed(why)),
+        }
+    }
+
+    async fn purge(&self, caller: &Caller, body: &[u8]) -> Result<Reply, Problem> {
+        let request = object(body)?;
+        log::info!("a purge of the cache is asked for by {caller}");
+        match self.blocking(move |control| control.purge(request)).await? {
+            Ok(purged) => Ok(Reply::json(200, &purged)),
             Err(why) => Err(Problem::malformed(why)),
         }
     }

@@ -13,6 +13,7 @@ pub enum Page {
     Reload,
     Stop,
     Explain,
+    Purge,
 }
 
 impl Page {
@@ -26,6 +27,7 @@ impl Page {
             "/api/reload" => Self::Reload,
             "/api/stop" => Self::Stop,
             "/api/explain" => Self::Explain,
+            "/api/cache/purge" => Self::Purge,
             _ => return None,
         })
     }
@@ -37,7 +39,7 @@ impl Page {
 
     /// Asked for by POST, with a body or without.
     pub const fn is_action(self) -> bool {
-        matches!(self, Self::Reload | Self::Stop | Self::Explain)
+        matches!(self, Self::Reload | Self::Stop | Self::Explain | Self::Purge)
     }
 
     pub fn check_method(self, method: &Method) -> Result<(), Problem> {
@@ -61,4 +63,5 @@ pub const INDEX: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 <li><a href=\"/readyz\">/readyz</a> whether it takes requests\
 <li>POST /api/reload applies the configuration anew\
 <li>POST /api/stop stops, after the requests in flight\
-<li>POST /api/explain says what would happen to a request</ul></html>\n";
+<li>POST /api/explain says what would happen to a request\
+<li>POST /api/cache/purge removes stored responses</ul></html>\n";

@@ -49,6 +49,12 @@ impl Control for Fake {
             None => Err("`path` is missing".into()),
         }
     }
+    fn purge(&self, request: Value) -> Result<Value, String> {
+        match request.get("tag") {
+            Some(tag) => Ok(json!({"purged": true, "entries": 1, "tag": tag})),
+            None => Err("`tag` is missing".into()),
+        }
+    }
 }
 
 fn fake() -> Fake {

@@ -62,10 +62,10 @@ fn query<'a>(rule: &Rule, query: Option<&'a str>) -> Cow<'a, str> {
         }
     };
     let mut pairs: Vec<&str> = query.split('&').filter(counts).collect();
-    if rule.query.is_none() && pairs.is_sorted_by_key(|pair| name(pair)) {
+    if rule.query.is_none() && pairs.is_sorted_by(|a, b| name(a) <= name(b)) {
         return Cow::Borrowed(query);
     }
-    pairs.sort_by_key(|pair| name(pair));
+    pairs.sort_by(|a, b| name(a).cmp(name(b)));
     Cow::Owned(pairs.join("&"))
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file a verb, and what they share.
 
+pub mod cache;
 pub mod check;
 pub mod demo;
 pub mod explain;
@@ -78,6 +79,9 @@ enum Verb {
     Status(StatusArguments),
     /// Stop the running process.
     Stop(StopArguments),
+    /// The responses that a running process keeps.
+    #[command(subcommand)]
+    Cache(cache::Verb),
     /// Make and hash keys.
     #[command(subcommand)]
     Key(key::Verb),
@@ -175,6 +179,7 @@ pub fn main() -> Outcome {
         Some(Verb::Reload(it)) => it.ask(reload::reload),
         Some(Verb::Status(it)) => it.admin.ask(if it.json { status::json } else { status::status }),
         Some(Verb::Stop(it)) => it.admin.ask(if it.fast { stop::fast } else { stop::gracefully }),
+        Some(Verb::Cache(verb)) => cache::run(&verb),
         Some(Verb::Key(verb)) => key::run(verb),
     }
 }

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, header, request::Parts};
-use pingora::http::RequestHeader;
+use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, client_addr, forward};
+use super::{admit, caching, client_addr, forward};
 use crate::{
+    cache,
     flow::{
         answer::Stop,
         clock::Now,
@@ -138,6 +139,11 @@ async fn walk(
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, &host, header, said);
+    if let Some(rule) = &route.cache {
+        let said_cache =
+            stored(header, context, gateway.trusted_proxies.contains(request.ip), rule);
+        said.insert("cache".to_owned(), said_cache);
+    }
     let origin =
         forward::Origin { peer: request.ip, is_trusted, is_tls: false, port, request_id: None };
     let changed = forward::change(header, |head| {
@@ -204,6 +210,28 @@ async fn consider(
         Policy::BodyLimit(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
     }
+}
+
+/// Under which key the answer would be looked for, and whether this request may be answered so.
+fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rule) -> Value {
+    let control = cache::control::Request::read(&header.headers);
+    let past = if !caching::is_fit(header) {
+        Some(
+            "only GET and HEAD without a body, `If-Match` or a method override are answered from it",
+        )
+    } else if control.no_store {
+        Some("the request says `no-store`")
+    } else {
+        None
+    };
+    let key = caching::key_of(header, context, is_trusted, rule);
+    json!({
+        "key": key.primary(),
+        "used": past.is_none(),
+        "why_not": past,
+        "kept_for": if rule.per_consumer { "this consumer" } else { "all who may see the route" },
+        "ttl_seconds": rule.ttl.map(|it| it.as_secs()),
+    })
 }
 
 fn act(route: &Route, host: &str, header: &Parts, said: &mut Said) {

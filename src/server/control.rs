@@ -7,7 +7,7 @@ use super::Process;
 use crate::{
     admin::{Control, Token},
     flow::clock::Now,
-    proxy::explain,
+    proxy::{caching, explain},
     upstream::{EndpointStatus, Upstream},
 };
 
@@ -111,6 +111,13 @@ impl Control for Controls {
         let request: explain::Request =
             serde_json::from_value(request).map_err(|why| why.to_string())?;
         explain::explain_blocking(&self.0.gateway(), &request)
+    }
+
+    fn purge(&self, request: Value) -> Result<Value, String> {
+        let gateway = self.0.gateway();
+        let purge = caching::purge(&request, gateway.path_rules)?;
+        let purged = self.0.reloader.shared().cache.purge_all(&purge);
+        Ok(json!({"purged": true, "entries": purged}))
     }
 
     fn tokens(&self) -> Arc<[Token]> {

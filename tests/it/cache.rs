@@ -351,3 +351,42 @@ fn entries_survive_a_reload_and_a_changed_rule_takes_effect_at_once() {
     gateway.reload_with(&CACHED.replace(", cache: {ttl: 60s, query: [page]}", ""));
     assert_eq!([get(), get()], ["answer 2", "answer 3"]);
 }
+
+#[test]
+fn purges_take_effect_at_once() {
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |request: &Recorded| {
+        let body = format!("answer {}", count.fetch_add(1, Ordering::SeqCst));
+        let tag = if request.target.contains("tagged") { "red, blue" } else { "green" };
+        reply(200, body).with("cache-control", "max-age=60").with("cache-tag", tag)
+    });
+    let gateway = gateway(&upstream);
+    let get = |path: &str| gateway.get(path).send().text();
+    let base = format!("http://{}", gateway.address);
+    let url = format!("{base}/open/a");
+    let admin = gateway.admin.to_string();
+    let folder = gateway.path("");
+    for (path, purge, removes) in [
+        ("/open/a", ["--url", url.as_str()], true),
+        ("/open/b", ["--url", url.as_str()], false),
+        ("/open/sub/a", ["--prefix", &format!("{base}/open/sub/")], true),
+        ("/open/tagged", ["--tag", "blue"], true),
+        ("/open/tagged", ["--tag", "green"], false),
+        ("/open/a", ["--route", "open"], true),
+        ("/open/a", ["--route", "some"], false),
+    ] {
+        let before = get(path);
+        assert_eq!(get(path), before, "{path} is kept");
+        let line = [&["cache", "purge", "--admin", &admin], &purge[..]].concat();
+        let exit = crate::support::run_tollgate(&folder, &line);
+        assert_eq!(exit.code, Some(0), "{}", exit.said());
+        assert_eq!(get(path) != before, removes, "{path} {purge:?}");
+    }
+    let exit =
+        crate::support::run_tollgate(&folder, &["cache", "purge", "--admin", &admin, "--all"]);
+    assert!(exit.stdout.starts_with("purged "), "{}", exit.said());
+    assert_eq!(gateway.metric("tollgate_cache_entries", &[]), 0.0);
+    let wrong =
+        gateway.admin("POST", "/api/cache/purge").header("Content-Type", "application/json");
+    assert_eq!(wrong.body("{}").status(), 400);
+}

@@ -173,8 +173,8 @@ impl Storage for Store {
         meta: &CacheMeta,
         _: &SpanHandle,
     ) -> Result<MissHandler> {
-        let Some(label) = meta.extensions().get::<Label>().or_else(|| key.extensions.get()) else {
-            return Error::e_explain(ErrorType::InternalError, "a cache key without its label");
+        let Some(label) = meta.extensions().get::<Label>() else {
+            return Error::e_explain(ErrorType::InternalError, "an entry without its label");
         };
         let mark = self.marks.of(&label.url);
         let fill = Arc::new(Fill::new(label.max_body));

@@ -10,21 +10,21 @@ fn store(memory: u64) -> &'static Store {
 }
 
 fn key(url: &str) -> CacheKey {
-    let mut key = CacheKey::new(url, "");
-    key.extensions.insert(Label {
+    CacheKey::new(url, "")
+}
+
+fn meta(url: &str) -> CacheMeta {
+    let now = SystemTime::now();
+    let mut header = ResponseHeader::build_no_case(200, None).unwrap();
+    header.insert_header("etag", "\"1\"").unwrap();
+    let mut meta = CacheMeta::new(now + Duration::from_secs(60), now, 0, 0, header);
+    meta.extensions_mut().insert(Label {
         url: url.into(),
         route: "r".into(),
         tags: Arc::new(["t".into()]),
         max_body: 1000,
     });
-    key
-}
-
-fn meta() -> CacheMeta {
-    let now = SystemTime::now();
-    let mut header = ResponseHeader::build_no_case(200, None).unwrap();
-    header.insert_header("etag", "\"1\"").unwrap();
-    CacheMeta::new(now + Duration::from_secs(60), now, 0, 0, header)
+    meta
 }
 
 fn trace() -> SpanHandle {
@@ -32,7 +32,7 @@ fn trace() -> SpanHandle {
 }
 
 async fn put(store: &'static Store, url: &str, body: &'static str) {
-    let mut miss = store.get_miss_handler(&key(url), &meta(), &trace()).await.unwrap();
+    let mut miss = store.get_miss_handler(&key(url), &meta(url), &trace()).await.unwrap();
     miss.write_body(Bytes::from_static(body.as_bytes()), true).await.unwrap();
     miss.finish().await.unwrap();
 }
@@ -62,7 +62,7 @@ async fn an_entry_is_found_with_its_head_and_its_ranges() {
 #[tokio::test]
 async fn a_write_that_is_given_up_never_was() {
     let store = store(1 << 20);
-    let mut miss = store.get_miss_handler(&key("a/"), &meta(), &trace()).await.unwrap();
+    let mut miss = store.get_miss_handler(&key("a/"), &meta("a/"), &trace()).await.unwrap();
     miss.write_body(Bytes::from_static(b"half"), false).await.unwrap();
     let (_, mut waiting) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
     assert_eq!(waiting.read_body().await.unwrap().unwrap(), "half");
@@ -84,7 +84,7 @@ async fn purges_reach_what_is_stored_and_what_is_being_stored() {
     ] {
         let store = store(1 << 20);
         put(store, "a/x", "old").await;
-        let mut miss = store.get_miss_handler(&key("a/x"), &meta(), &trace()).await.unwrap();
+        let mut miss = store.get_miss_handler(&key("a/x"), &meta("a/x"), &trace()).await.unwrap();
         miss.write_body(Bytes::from_static(b"new"), true).await.unwrap();
         store.purge_all(&purge);
         assert_eq!(get(store, "a/x").await, None, "{purge:?}");
@@ -109,7 +109,7 @@ async fn purges_reach_what_is_stored_and_what_is_being_stored() {
 #[tokio::test]
 async fn a_body_without_a_length_that_is_too_large_is_remembered_as_such() {
     let store = store(1 << 20);
-    let mut miss = store.get_miss_handler(&key("a/"), &meta(), &trace()).await.unwrap();
+    let mut miss = store.get_miss_handler(&key("a/"), &meta("a/"), &trace()).await.unwrap();
     let tag = miss.streaming_write_tag().map(<[u8]>::to_vec);
     let read = store.lookup_streaming_write(&key("a/"), tag.as_deref(), &trace()).await;
     let (_, mut reader) = read.unwrap().unwrap();
@@ -126,7 +126,7 @@ async fn a_body_without_a_length_that_is_too_large_is_remembered_as_such() {
 async fn a_new_head_keeps_the_body() {
     let store = store(1 << 20);
     put(store, "a/", "body").await;
-    let mut fresh = meta();
+    let mut fresh = meta("a/");
     fresh.response_header_mut().insert_header("etag", "\"2\"").unwrap();
     assert!(store.update_meta(&key("a/"), &fresh, &trace()).await.unwrap());
     let (found, _) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();

@@ -1,6 +1,7 @@
 //! Pingora's cache phases: which requests may be answered from the store, under which key, and what of
 //! the answers is kept. What the RFC says is in `cache`; this asks it.
 mod invalidate;
+mod purge;
 mod status;
 
 use std::{
@@ -19,7 +20,7 @@ use pingora::{
     proxy::Session,
 };
 
-pub use self::{invalidate::invalidate, status::write as write_status};
+pub use self::{invalidate::invalidate, purge::read as purge, status::write as write_status};
 use super::{exchange::Exchange, reply};
 use crate::{
     cache::{
@@ -30,7 +31,7 @@ use crate::{
         vary,
     },
     flow::rejection::{Code, Rejection},
-    gateway::route::Action,
+    policy::Context,
     telemetry::CacheOutcome,
 };
 
@@ -91,7 +92,8 @@ pub fn enable(session: &mut Session, exchange: &mut Exchange, store: &'static St
     if !is_fit {
         return;
     }
-    let key = key_of(session, exchange, &rule);
+    let is_trusted = exchange.is_peer_trusted(session);
+    let key = key_of(session.req_header(), &exchange.context, is_trusted, &rule);
     if store.is_known_large(&key) {
         refuse(exchange, "too-large");
         return;
@@ -109,7 +111,7 @@ fn refuse(exchange: &mut Exchange, why: &'static str) {
 
 /// Whether a request is one that a stored answer could be the answer to. One with a body, or a
 /// condition that only the origin can judge, is not.
-fn is_fit(request: &Parts) -> bool {
+pub fn is_fit(request: &Parts) -> bool {
     let headers = &request.headers;
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|it| it != "0");
@@ -122,11 +124,9 @@ fn is_fit(request: &Parts) -> bool {
 }
 
 /// The key of the request's answer.
-pub fn key_of(session: &Session, exchange: &Exchange, rule: &Rule) -> CacheKey {
-    let request = session.req_header();
-    let context = &exchange.context;
+pub fn key_of(request: &Parts, context: &Context, is_trusted: bool, rule: &Rule) -> CacheKey {
     let mut forwarded: Vec<&[u8]> = Vec::new();
-    if exchange.is_peer_trusted(session) {
+    if is_trusted {
         // What a trusted proxy says reaches the upstream, which may build its answer from it.
         for name in ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "forwarded"] {
             forwarded.extend(request.headers.get_all(name).iter().map(|it| it.as_bytes()));
@@ -147,9 +147,6 @@ pub fn key_of(session: &Session, exchange: &Exchange, rule: &Rule) -> CacheKey {
     let mut key = CacheKey::new(primary, "");
     // Pingora would hash the whole key again each time that it is asked for.
     key.set_primary_bin_override(hash);
-    if let Some(caching) = &exchange.caching {
-        key.extensions.insert(caching.label.clone());
-    }
     key
 }
 
@@ -170,7 +167,8 @@ pub fn key(session: &Session, exchange: &Exchange) -> Result<CacheKey> {
     let Some(rule) = rule else {
         return Error::e_explain(pingora::ErrorType::InternalError, "a route without a cache rule");
     };
-    Ok(key_of(session, exchange, &rule))
+    let is_trusted = exchange.is_peer_trusted(session);
+    Ok(key_of(session.req_header(), &exchange.context, is_trusted, &rule))
 }
 
 /// Which variant answers this request; none where the response does not vary.
@@ -344,10 +342,4 @@ fn outcome(session: &Session) -> CacheOutcome {
         Miss | Expired => CacheOutcome::Miss,
         _ => CacheOutcome::Bypass,
     }
-}
-
-/// Whether the route sends to an upstream at all.
-#[must_use]
-pub const fn is_cacheable(action: &Action) -> bool {
-    matches!(action, Action::Proxy(_) | Action::Split(_))
 }

@@ -39,6 +39,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(endpoint),
         Box::new(authenticator),
         Box::new(limit),
+        Box::new(metrics.cache("r")),
     ];
     (metrics, held)
 }
