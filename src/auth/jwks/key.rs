@@ -103,14 +103,12 @@ impl Key {
     /// # Errors
     /// It is not one of P-256 or P-384.
     pub fn point(point: &[u8]) -> Result<Self, String> {
-        let kind = match point.len() {
-            65 => Kind::P256,
-            97 => Kind::P384,
+        let kind = match (point.first(), point.len()) {
+            (Some(4), 65) => Kind::P256,
+            (Some(4), 97) => Kind::P384,
+            (Some(2 | 3), _) => return Err("a key whose point is compressed".to_owned()),
             _ => return Err("a key on a curve other than P-256 and P-384".to_owned()),
         };
-        if point.first() != Some(&4) {
-            return Err("a key whose point is compressed".to_owned());
-        }
         Ok(Self::new(kind, DecodingKey::from_ec_der(point)))
     }
 
@@ -248,8 +246,9 @@ mod tests {
         for exponent in [&[][..], &[0], &[1], &[2], &[1, 0, 0], &[1, 0, 0, 0, 1]] {
             check(Key::rsa(&[0xff; 256], exponent), "exponent");
         }
-        check(Key::point(&[2; 33]), "curve");
-        check(Key::point(&[6; 65]), "compressed");
+        check(Key::point(&[2; 33]), "compressed");
+        check(Key::point(&[4; 133]), "curve");
+        check(Key::point(&[6; 65]), "curve");
         check(Key::coordinates(Kind::P256, &[1; 31], &[1; 32]), "length");
         check(Key::coordinates(Kind::P384, &[1; 32], &[1; 32]), "length");
         check(Key::ed25519(&[1; 33]), "32 bytes");

@@ -117,3 +117,8 @@ impl Registry {
         Ok(live)
     }
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub use self::tests::keys as keys_in;
