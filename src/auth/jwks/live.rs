@@ -242,58 +242,95 @@ impl Live {
         self.progress.send_modify(|it| it.ended = it.begun);
     }
 
-    /// Asks for a fetch, because a key is missing. To be waited for only if it comes at once: `None`
-    /// where it would come later, nobody ever fetches, or too many wait already.
-    pub fn want(&self, now: Duration) -> Option<Patience<'_>> {
+    /// Looks at the keys. Where what is found lacks one, looks again after the next fetch, if that is under
+    /// way or begins at once; waits 3 s at most.
+    pub async fn look<T>(
+        &self,
+        now: Duration,
+        lacks: impl Fn(&T) -> bool,
+        mut look: impl FnMut() -> T,
+    ) -> T {
+        let mut seen = self.ended();
+        let mut found = look();
+        if !lacks(&found) {
+            return found;
+        }
+        let until = Instant::now() + PATIENCE;
+        // The second time for a fetch that was under way and had begun too early.
+        for _ in 0..2 {
+            let Some(mut patience) = self.want(now, seen, until) else { break };
+            while lacks(&found) && patience.next().await {
+                found = look();
+            }
+            if !lacks(&found) {
+                break;
+            }
+            seen = patience.seen;
+        }
+        found
+    }
+
+    /// Fetches that have ended so far: to be read before the keys are, and told to [`Self::want`].
+    pub(super) fn ended(&self) -> u64 {
+        self.progress.borrow().ended
+    }
+
+    /// Asks for a fetch, because a key was missing when `seen` fetches had ended. To be waited for only
+    /// if it comes at once: `None` where it would come later, nobody ever fetches, or too many wait.
+    pub(super) fn want(&self, now: Duration, seen: u64, until: Instant) -> Option<Patience<'_>> {
         if self.source == Source::Fixed {
             return None;
         }
-        // Before the wish, so that a fetch that is under way is not taken for its answer.
         let progress = self.progress.subscribe();
-        let is_soon = {
+        let Progress { begun, ended } = *progress.borrow();
+        let mut enough = begun;
+        // What is under way may bring it; if it does not, it is asked for again.
+        if begun == ended && ended == seen {
             let mut state = self.state.lock();
             state.schedule.want();
-            state.schedule.next() <= now
-        };
-        self.wanted.notify_one();
-        let Progress { begun, ended } = *progress.borrow();
-        if !is_soon && begun == ended {
-            return None;
+            let is_soon = state.schedule.next() <= now;
+            drop(state);
+            self.wanted.notify_one();
+            if !is_soon {
+                return None;
+            }
+            enough += 1;
         }
-        let enough = if is_soon { begun + 1 } else { begun };
         let seat = Seat::take(&self.waiting)?;
-        let until = Instant::now() + PATIENCE;
-        Some(Patience { progress, enough, until, _seat: seat })
+        Some(Patience { progress, seen, enough, until, _seat: seat })
     }
 }
 
 /// A request that waits for a fetch.
 #[derive(Debug)]
 #[must_use]
-pub struct Patience<'a> {
+pub(super) struct Patience<'a> {
     progress: watch::Receiver<Progress>,
-    /// Fetches that must have ended until waiting is of no use.
+    /// Fetches that had ended when the keys were last looked at.
+    seen: u64,
+    /// When so many have ended, waiting is of no more use.
     enough: u64,
     until: Instant,
     _seat: Seat<'a>,
 }
 
 impl Patience<'_> {
-    /// Waits for the end of a fetch; false when there is nothing more to wait for.
-    pub async fn next(&mut self) -> bool {
-        let mut seen = *self.progress.borrow_and_update();
-        if seen.ended >= self.enough {
-            return false;
-        }
-        let before = seen.ended;
-        while seen.ended == before {
+    /// Waits until the keys should be looked at again; false when there is nothing more to wait for.
+    pub(super) async fn next(&mut self) -> bool {
+        loop {
+            let ended = self.progress.borrow_and_update().ended;
+            if ended > self.seen {
+                self.seen = ended;
+                return true;
+            }
+            if ended >= self.enough {
+                return false;
+            }
             let changed = tokio::time::timeout_at(self.until, self.progress.changed()).await;
             if !matches!(changed, Ok(Ok(()))) {
                 return false;
             }
-            seen = *self.progress.borrow_and_update();
         }
-        true
     }
 }
 

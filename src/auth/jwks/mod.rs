@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 pub use self::{
     algorithm::Algorithm,
     key::Key,
-    live::{Keys, Live, Patience, Source, Status},
+    live::{Keys, Live, Source, Status},
     refresh::Refresh,
     schedule::INTERVAL,
 };

@@ -83,23 +83,13 @@ impl Verifier {
     }
 
     /// As [`Self::verify`]. Where a key is missing that may have come into force since the last fetch,
-    /// waits for the next one, if that comes at once; at most 3 s.
+    /// waits for the next one, if that comes at once; 3 s at most.
     ///
     /// # Errors
     /// The token is not good, or there are no keys to tell.
     pub async fn verify_or_wait(&self, token: &[u8], now: Now) -> Result<Verified, Failure> {
-        let mut failure = match self.verify(token, now) {
-            Err(failure) if may_change(failure.reason) => failure,
-            done => return done,
-        };
-        let Some(mut patience) = self.keys.live().want(now.monotonic) else { return Err(failure) };
-        while patience.next().await {
-            match self.verify(token, now) {
-                Err(again) if may_change(again.reason) => failure = again,
-                done => return done,
-            }
-        }
-        Err(failure)
+        let look = || self.verify(token, now);
+        self.keys.live().look(now.monotonic, may_change, look).await
     }
 
     /// # Errors
@@ -217,8 +207,9 @@ impl Verifier {
 }
 
 /// Whether newer keys could make it good.
-const fn may_change(reason: Reason) -> bool {
-    matches!(reason, Reason::KeyUnknown | Reason::Unavailable)
+fn may_change(result: &Result<Verified, Failure>) -> bool {
+    let failure = result.as_ref().err();
+    failure.is_some_and(|it| matches!(it.reason, Reason::KeyUnknown | Reason::Unavailable))
 }
 
 /// A date (RFC 7519 section 2) in whole seconds: a number, not before 1970 and not after 9999.

@@ -72,9 +72,7 @@ impl Provider {
     /// A request that lacks a key; whether it has it in the end.
     async fn lacks(&self, id: &str) -> bool {
         let has = || self.live.keys().candidates(Some(id), Algorithm::RS256).next().is_some();
-        let Some(mut patience) = self.live.want(self.now().monotonic) else { return has() };
-        while !has() && patience.next().await {}
-        has()
+        self.live.look(self.now().monotonic, |has| !*has, has).await
     }
 }
 
@@ -208,11 +206,43 @@ async fn nobody_waits_long_and_not_all_wait() {
     assert!(!provider.lacks("new").await);
     assert_eq!(began.elapsed().as_secs(), 3, "as long as patience lasts");
     // 512 wait, and the next one is told at once.
-    let waiting: Vec<_> =
-        std::iter::from_fn(|| provider.live.want(provider.now().monotonic)).collect();
+    let until = Instant::now() + minutes(1);
+    let want = || provider.live.want(provider.now().monotonic, provider.live.ended(), until);
+    let waiting: Vec<_> = std::iter::from_fn(want).collect();
     assert_eq!(waiting.len(), 512);
     drop(waiting);
-    assert!(provider.live.want(provider.now().monotonic).is_some());
+    assert!(want().is_some());
+}
+
+/// A fetch ends between a look at the keys and the wish for another: the wish is granted already.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_ends_in_between_is_not_missed() {
+    let provider = Provider::new();
+    let _task = provider.start(None);
+    let seen = provider.live.ended();
+    pass(Duration::from_secs(1)).await;
+    let mut patience =
+        provider.live.want(provider.now().monotonic, seen, Instant::now() + minutes(1)).unwrap();
+    assert!(patience.next().await, "look again");
+    assert!(!patience.next().await, "and there is nothing more to come");
+    assert_eq!(provider.asked(), 1);
+}
+
+/// A key that was published after the answer under way was made is found by the next one.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_began_too_early_is_followed_by_another() {
+    let mut provider = Provider::new();
+    Arc::get_mut(&mut provider).unwrap().takes = Duration::from_secs(1);
+    let _task = provider.start(None);
+    pass(Duration::from_millis(500)).await;
+    let lacking = {
+        let provider = provider.clone();
+        tokio::spawn(async move { provider.lacks("new").await })
+    };
+    pass(Duration::from_millis(600)).await;
+    provider.says(&renamed("new"));
+    assert!(lacking.await.unwrap());
+    assert_eq!(provider.asked(), 2);
 }
 
 #[tokio::test(start_paused = true)]
