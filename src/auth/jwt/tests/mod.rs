@@ -1,6 +1,7 @@
 //! Tokens through the whole method: where they stand, what is refused and why, what is remembered.
 mod hostile;
 mod mint;
+mod said;
 
 use http::{HeaderMap, HeaderValue, header, request::Parts};
 use serde_json::{Map, Value};

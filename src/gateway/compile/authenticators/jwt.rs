@@ -1,5 +1,5 @@
 //! `jwt`: where the keys come from, what a token must be, and whose it is.
-use std::{path::Path as FilePath, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path as FilePath, sync::Arc, time::Duration};
 
 use http::{HeaderName, header};
 
@@ -139,13 +139,10 @@ fn keys(
     match (&raw.secret, &raw.public_key_file, &raw.jwks_file, &raw.jwks_url) {
         (Some(Word(text)), ..) => secret(text, algorithms, at, problems),
         (_, Some(file), ..) => {
-            let source = Source::Pem(scene.file(file).into());
-            let found = from_file(source, scene, &here, problems)?;
-            check_fit(&found, algorithms, at, problems);
-            Some(found)
+            from_file(Source::Pem(scene.file(file).into()), algorithms, scene, at, problems)
         }
         (_, _, Some(file), _) => {
-            from_file(Source::File(scene.file(file).into()), scene, &here, problems)
+            from_file(Source::File(scene.file(file).into()), algorithms, scene, at, problems)
         }
         (.., Some(Word(url))) => {
             let url = problems.keep(&here, http_client::endpoint(url))?;
@@ -203,25 +200,25 @@ fn secret(
 
 fn from_file(
     source: Source,
+    algorithms: &[Algorithm],
     scene: &Scene<'_>,
     at: &Path,
     problems: &mut Problems,
 ) -> Option<KeysOf> {
+    let key = if matches!(source, Source::Pem(_)) { "public_key_file" } else { "jwks_file" };
     let opened = scene.shared.key_sets.open_file(source, Now::read().unix.as_secs());
-    let live = problems.keep(at, opened)?;
-    let refresh = refresh(live.clone(), Duration::MAX, None, scene);
-    Some(KeysOf { set: KeySet::local(live), refresh: Some(refresh) })
-}
-
-/// The one key of a PEM file must fit every algorithm: the others would refuse each token.
-fn check_fit(found: &KeysOf, algorithms: &[Algorithm], at: &Path, problems: &mut Problems) {
-    let keys = found.set.live().keys();
+    let live = problems.keep(&at.key(key), opened)?;
+    let keys = live.keys().iter().cloned().collect::<Vec<_>>();
     for (index, algorithm) in algorithms.iter().enumerate() {
-        if let Some(key) = keys.iter().find(|it| !it.fits(*algorithm)) {
-            let message = format!("is not for {}, which the file has", key.kind().name());
+        if !keys.iter().any(|it| it.fits(*algorithm)) {
+            let kinds: BTreeSet<_> = keys.iter().map(|it| it.kind().name()).collect();
+            let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+            let message = format!("is for no key of the file, which has {kinds}");
             problems.add(&at.key("algorithms").index(index), message);
         }
     }
+    let refresh = refresh(live.clone(), Duration::MAX, None, scene);
+    Some(KeysOf { set: KeySet::local(live), refresh: Some(refresh) })
 }
 
 fn remote(
@@ -233,7 +230,7 @@ fn remote(
 ) -> KeysOf {
     let every = duration_or(raw.refresh.as_ref(), REFRESH, &at.key("refresh"), problems);
     if every < SHORTEST_REFRESH {
-        problems.add(&at.key("refresh"), "a provider is asked every 30s at most");
+        problems.add(&at.key("refresh"), "a provider is asked at most every 30s");
     }
     let stale = duration_or(raw.stale.as_ref(), STALE, &at.key("stale"), problems);
     if stale < every {
@@ -315,15 +312,15 @@ fn mapping(
     let none = raw::ByClaim::default();
     let consumer = raw.consumer.as_ref().unwrap_or(&none);
     let here = at.key("consumer");
-    let mut claim = |word: Option<&Word>, default: &str, at: Path| {
-        problems.keep(&at, Claim::new(word.map_or(default, |Word(it)| it)))
-    };
-    let subject = claim(consumer.claim.as_ref(), "sub", here.key("claim"));
-    let scopes = claim(raw.scopes_claim.as_ref(), "scope", at.key("scopes_claim"));
+    let claim = consumer.claim.as_ref().map_or("sub", |Word(it)| it);
+    let subject = problems.keep(&here.key("claim"), Claim::new(claim));
+    let scopes = raw.scopes_claim.as_ref().map_or("scope", |Word(it)| it);
+    let scopes = problems.keep(&at.key("scopes_claim"), Claim::new(scopes));
+    let allows_unknown = allows_unknown(consumer.unknown.as_ref(), &here, problems);
     Some(Mapping {
         authenticator: scene.label.into(),
         consumer: subject?,
-        allows_unknown: allows_unknown(consumer.unknown.as_ref(), &here, problems),
+        allows_unknown,
         scopes: scopes?,
         subjects: scene.identities.subjects.clone(),
     })
