@@ -15,6 +15,7 @@ use self::{edge::Edge, matcher::Matcher, route::Route};
 use ahash::AHashMap;
 
 use crate::{
+    auth::jwks::KeySet,
     config::Revision,
     shared::background::Background,
     telemetry::{
@@ -47,6 +48,8 @@ pub struct Gateway {
     pub cache_memory: u64,
     /// Whether any route has a cache.
     pub has_cache: bool,
+    /// The keys that authenticators verify with, by the authenticators' names.
+    pub key_sets: Box<[(Arc<str>, KeySet)]>,
     /// What must be kept fresh while this snapshot runs.
     pub background: Box<[Arc<dyn Background>]>,
     /// Query parameters that carry keys: masked in the log.

@@ -1,7 +1,12 @@
 //! What outlives a snapshot. A reload compiles against it and finds its counters again.
 use std::sync::Arc;
 
-use crate::{auth, cache, limit, shared::http_client, telemetry, upstream};
+use crate::{
+    auth::{self, jwks, jwt},
+    cache, limit,
+    shared::http_client,
+    telemetry, upstream,
+};
 
 /// Keys that the rate limits keep at most; `limit::Table` says what they cost.
 const LIMIT_KEYS: usize = 1_000_000;
@@ -17,6 +22,8 @@ pub struct Shared {
     pub http_client: http_client::Client,
     /// Pingora wants it to live for ever: made once, with the process.
     pub cache: &'static cache::Store,
+    pub key_sets: Arc<jwks::Registry>,
+    pub tokens: Arc<jwt::Remembered>,
 }
 
 impl Shared {
@@ -32,6 +39,8 @@ impl Shared {
             endpoints: Arc::new(upstream::Registry::default()),
             http_client: http_client::Client::new()?,
             cache: Box::leak(Box::new(cache::Store::new(0))),
+            key_sets: Arc::default(),
+            tokens: Arc::new(jwt::Remembered::new()?),
         })
     }
 }

@@ -21,6 +21,7 @@ mod hardening;
 mod harness;
 mod headers;
 mod http2;
+mod jwt;
 mod limits;
 mod reload;
 mod routing;

@@ -18,6 +18,7 @@ use ahash::AHashMap;
 
 use super::{Gateway, Shared};
 use crate::{
+    auth::jwks::KeySet,
     config::{Revision, raw},
     diagnostic::{Path, Problems},
     telemetry::metrics::UNROUTED,
@@ -81,9 +82,16 @@ pub fn compile(
             shared.metrics.authenticator(name)
         }),
         cache_memory,
+        key_sets: key_sets(&authenticators),
         background: authenticators.background.into(),
         secret_parameters: authenticators::secret_parameters(raw),
     })
+}
+
+/// The keys that authenticators verify with, by the authenticators' names.
+fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
+    let all = authenticators.by_name.values();
+    all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
 }
 
 fn counted<'a, T>(

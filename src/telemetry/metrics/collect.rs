@@ -14,8 +14,8 @@ use prometheus::{
 
 use super::{
     handles::{
-        AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, LimitMetrics, RouteMetrics,
-        UpstreamMetrics,
+        AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics, LimitMetrics,
+        RouteMetrics, UpstreamMetrics,
     },
     histogram::Histogram,
     keep::Keep,
@@ -32,6 +32,8 @@ pub struct Cells {
     /// By upstream and endpoint.
     pub endpoints: Keep<(Arc<str>, Arc<str>), EndpointMetrics>,
     pub authenticators: Keep<Arc<str>, AuthMetrics>,
+    /// By authenticator.
+    pub key_sets: Keep<Arc<str>, KeySetMetrics>,
     pub limits: Keep<Arc<str>, LimitMetrics>,
     /// By route.
     pub caches: Keep<Arc<str>, CacheMetrics>,
@@ -87,6 +89,21 @@ const AUTH: Family = Family(
     "Attempts to authenticate, by authenticator and how they ended.",
     &["authenticator", "result", "reason"],
 );
+const JWKS_AGE: Family = Family(
+    "tollgate_jwks_age_seconds",
+    "Since the last good fetch of the keys that an authenticator verifies with.",
+    &["authenticator"],
+);
+const JWKS_KEYS: Family = Family(
+    "tollgate_jwks_keys",
+    "Keys that an authenticator verifies with at present.",
+    &["authenticator"],
+);
+const JWKS_ERRORS: Family = Family(
+    "tollgate_jwks_fetch_errors_total",
+    "Fetches that brought no good set of keys.",
+    &["authenticator"],
+);
 const LIMIT: Family = Family("tollgate_limit_total", "What each limit said.", &["limit", "result"]);
 const LIMIT_KEYS: Family =
     Family("tollgate_limit_keys", "Keys that the limits count at present.", &[]);
@@ -112,7 +129,7 @@ const CACHE_BYTES: Family = Family(
 const CACHE_EVICTED: Family =
     Family("tollgate_cache_evicted_total", "Responses that left the cache to make room.", &[]);
 
-const FAMILIES: [&Family; 16] = [
+const FAMILIES: &[&Family] = &[
     &REQUESTS,
     &DURATION,
     &OVERHEAD,
@@ -121,6 +138,9 @@ const FAMILIES: [&Family; 16] = [
     &UPSTREAM_RETRIES,
     &ENDPOINT_UP,
     &AUTH,
+    &JWKS_AGE,
+    &JWKS_KEYS,
+    &JWKS_ERRORS,
     &LIMIT,
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
@@ -139,6 +159,7 @@ impl Cells {
             upstreams: Keep::new(),
             endpoints: Keep::new(),
             authenticators: Keep::new(),
+            key_sets: Keep::new(),
             limits: Keep::new(),
             caches: Keep::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
@@ -157,6 +178,7 @@ impl Cells {
         self.upstreams.sweep();
         self.endpoints.sweep();
         self.authenticators.sweep();
+        self.key_sets.sweep();
         self.limits.sweep();
         self.caches.sweep();
     }
@@ -258,6 +280,23 @@ impl Cells {
         ]
     }
 
+    fn key_sets(&self) -> [MetricFamily; 3] {
+        let (mut ages, mut keys, mut errors) = (vec![], vec![], vec![]);
+        for (name, metrics) in self.key_sets.all() {
+            let age = metrics.age.load(Relaxed);
+            if age != KeySetMetrics::NONE {
+                ages.push(gauge(&JWKS_AGE, &[&name], number(age)));
+            }
+            keys.push(gauge(&JWKS_KEYS, &[&name], number(metrics.keys.load(Relaxed))));
+            errors.push(counter(&JWKS_ERRORS, &[&name], number(metrics.errors.load(Relaxed))));
+        }
+        [
+            family(&JWKS_AGE, MetricType::GAUGE, ages),
+            family(&JWKS_KEYS, MetricType::GAUGE, keys),
+            family(&JWKS_ERRORS, MetricType::COUNTER, errors),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -282,10 +321,11 @@ impl Exposition {
     /// A name or a label that Prometheus does not allow: a mistake of ours that any test finds.
     pub fn new(cells: Arc<Cells>) -> prometheus::Result<Self> {
         let process = process::FAMILIES.iter().map(|(family, _)| family);
-        let descriptions = FAMILIES.into_iter().chain(process).map(|Family(name, help, labels)| {
-            let labels = labels.iter().map(ToString::to_string).collect();
-            Desc::new((*name).to_owned(), (*help).to_owned(), labels, HashMap::new())
-        });
+        let descriptions =
+            FAMILIES.iter().copied().chain(process).map(|Family(name, help, labels)| {
+                let labels = labels.iter().map(ToString::to_string).collect();
+                Desc::new((*name).to_owned(), (*help).to_owned(), labels, HashMap::new())
+            });
         Ok(Self { cells, descriptions: descriptions.collect::<prometheus::Result<_>>()? })
     }
 }
@@ -300,6 +340,7 @@ impl Collector for Exposition {
         families.extend(self.cells.routes());
         families.push(self.cells.consumers());
         families.extend(self.cells.upstreams());
+        families.extend(self.cells.key_sets());
         families.extend(self.cells.decisions());
         families.extend(self.cells.cache());
         families
