@@ -21,6 +21,7 @@ mod harness;
 mod headers;
 mod http2;
 mod limits;
+mod provider;
 mod reload;
 mod routing;
 mod support;

@@ -1,6 +1,7 @@
 //! The harness: a gateway process, programmable upstreams, a client that hides nothing.
 mod client;
 mod gateway;
+mod provider;
 mod secrets;
 mod upstream;
 mod wire;
@@ -13,6 +14,7 @@ use std::{
 
 pub use client::{Connection, Request, Response};
 pub use gateway::{Exit, Gateway, run_tollgate};
+pub use provider::{Provider, Visitor};
 pub use secrets::{basic_header, hash_of, key, password_hash};
 pub use upstream::{Behaviour, Gate, Upstream, reply};
 
