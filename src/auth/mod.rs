@@ -3,6 +3,7 @@
 
 pub mod api_key;
 pub mod basic;
+pub mod bearer;
 pub mod external;
 pub mod introspection;
 pub mod jwt;
