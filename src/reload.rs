@@ -210,6 +210,8 @@ impl Reloader {
             gateway.upstreams.values().map(|it| spawn(it)).chain(kept_fresh).collect();
         self.shared.metrics.sweep();
         self.shared.endpoints.sweep();
+        // Each snapshot remembers tokens for itself: its consumers are its own.
+        self.shared.tokens.clear();
     }
 }
 

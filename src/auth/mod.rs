@@ -4,8 +4,12 @@
 pub mod api_key;
 pub mod basic;
 pub mod bearer;
+pub mod claims;
+pub mod discovery;
 pub mod external;
 pub mod introspection;
+pub mod json;
+pub mod jwks;
 pub mod jwt;
 pub mod key_format;
 pub mod mtls;
@@ -140,9 +144,18 @@ pub struct Refused {
     pub challenge: Option<HeaderValue>,
     /// In place of the usual 401, such as a redirect to a login.
     pub stop: Option<Stop>,
+    /// By its own words it is for somebody else: another method may take it, and it is refused if none
+    /// does. Never so once it was found to be this method's and bad.
+    pub is_foreign: bool,
 }
 
 impl Refused {
+    #[must_use]
+    pub fn foreign(mut self) -> Self {
+        self.is_foreign = true;
+        self
+    }
+
     #[must_use]
     pub fn cause(mut self, cause: impl std::fmt::Display) -> Self {
         self.cause = Some(cause.to_string());
@@ -152,7 +165,7 @@ impl Refused {
 
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
-        Self { reason, consumer: None, cause: None, challenge: None, stop: None }
+        Self { reason, consumer: None, cause: None, challenge: None, stop: None, is_foreign: false }
     }
 }
 
@@ -215,6 +228,15 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
+    /// The keys that it verifies with, where it does.
+    #[must_use]
+    pub const fn keys(&self) -> Option<&jwks::KeySet> {
+        match &self.method {
+            Method::Jwt(it) => Some(it.keys()),
+            _ => None,
+        }
+    }
+
     /// One challenge of `WWW-Authenticate` (RFC 9110 section 11.6.1).
     #[must_use]
     pub const fn challenge(&self) -> &HeaderValue {
@@ -240,7 +262,7 @@ impl Authenticator {
             Method::Basic(it) => it.authenticate(presented, now).await,
             Method::External(it) => return it.authenticate(presented, now).await,
             Method::Introspection(it) => it.authenticate(presented, now).await,
-            Method::Jwt(it) => it.authenticate(presented, now),
+            Method::Jwt(it) => it.authenticate(presented, now).await,
             Method::Mtls(it) => it.authenticate(presented, now),
             Method::Oidc(it) => return it.authenticate(presented, now).await,
             Method::Signature(it) => it.authenticate(presented, now),
@@ -275,23 +297,21 @@ pub async fn any(
     presented: &Presented<'_>,
     now: Now,
 ) -> Result<Authenticated, Failure> {
+    let mut foreign = None;
     for authenticator in authenticators {
         match authenticator.authenticate(presented, now).await {
             Ok(None) => {}
+            Err(refused) if refused.is_foreign => {
+                foreign.get_or_insert((authenticator, refused));
+            }
             Ok(Some(accepted)) => {
                 return Ok(Authenticated { accepted, authenticator: authenticator.name.clone() });
             }
-            Err(mut refused) => {
-                let own = refused.stop.take();
-                let stop = own.unwrap_or_else(|| refusal(authenticators, authenticator, &refused));
-                return Err(Failure {
-                    stop,
-                    authenticator: Some(authenticator.name.clone()),
-                    reason: refused.reason,
-                    consumer: refused.consumer,
-                });
-            }
+            Err(refused) => return Err(failure(authenticators, authenticator, refused)),
         }
+    }
+    if let Some((authenticator, refused)) = foreign {
+        return Err(failure(authenticators, authenticator, refused));
     }
     let mut missing = Rejection::new(Code::CredentialRequired);
     challenge(&mut missing, authenticators.iter().map(|it| it.challenge()));
@@ -301,6 +321,20 @@ pub async fn any(
         reason: Reason::Missing,
         consumer: None,
     })
+}
+
+fn failure(
+    authenticators: &[Arc<Authenticator>],
+    refusing: &Arc<Authenticator>,
+    mut refused: Refused,
+) -> Failure {
+    let own = refused.stop.take();
+    Failure {
+        stop: own.unwrap_or_else(|| refusal(authenticators, refusing, &refused)),
+        authenticator: Some(refusing.name.clone()),
+        reason: refused.reason,
+        consumer: refused.consumer,
+    }
 }
 
 /// The same words whatever was wrong with a credential that was there.

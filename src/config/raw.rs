@@ -50,6 +50,8 @@ raw! {
         grace_period: Word,
         trusted_proxies: Vec<Word>,
         merge_slashes: bool,
+        /// What must survive a restart and is no secret: the last good keys of identity providers.
+        state_directory: Word,
         limits: Limits,
     }
     Limits {
@@ -149,6 +151,7 @@ raw! {
         query: Word,
         cookie: Word,
         required_claims: Vec<Word>,
+        require_exp: bool,
         /// The identifier of the protected resource, for its metadata (RFC 9728).
         resource: Word,
         refresh: Word,

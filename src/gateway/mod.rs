@@ -15,6 +15,7 @@ use self::{edge::Edge, matcher::Matcher, route::Route};
 use ahash::AHashMap;
 
 use crate::{
+    auth::jwks::KeySet,
     config::Revision,
     shared::background::Background,
     telemetry::{
@@ -43,6 +44,8 @@ pub struct Gateway {
     pub unrouted: Arc<RouteMetrics>,
     pub upstream_metrics: AHashMap<Arc<str>, Arc<UpstreamMetrics>>,
     pub authenticators: AHashMap<Arc<str>, Arc<AuthMetrics>>,
+    /// The keys that authenticators verify with, by the authenticators' names.
+    pub key_sets: Box<[(Arc<str>, KeySet)]>,
     /// What must be kept fresh while this snapshot runs.
     pub background: Box<[Arc<dyn Background>]>,
     /// Query parameters that carry keys: masked in the log.

@@ -1,7 +1,12 @@
 //! What outlives a snapshot. A reload compiles against it and finds its counters again.
 use std::sync::Arc;
 
-use crate::{auth, limit, shared::http_client, telemetry, upstream};
+use crate::{
+    auth::{self, jwks, jwt},
+    limit,
+    shared::http_client,
+    telemetry, upstream,
+};
 
 /// Keys that the rate limits keep at most; `limit::Table` says what they cost.
 const LIMIT_KEYS: usize = 1_000_000;
@@ -15,6 +20,8 @@ pub struct Shared {
     pub passwords: Arc<auth::basic::Verifier>,
     pub endpoints: Arc<upstream::Registry>,
     pub http_client: http_client::Client,
+    pub key_sets: Arc<jwks::Registry>,
+    pub tokens: Arc<jwt::Remembered>,
 }
 
 impl Shared {
@@ -29,6 +36,8 @@ impl Shared {
             passwords: Arc::new(auth::basic::Verifier::new()?),
             endpoints: Arc::new(upstream::Registry::default()),
             http_client: http_client::Client::new()?,
+            key_sets: Arc::default(),
+            tokens: Arc::new(jwt::Remembered::new()?),
         })
     }
 }

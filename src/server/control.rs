@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::Process;
 use crate::{
     admin::{Control, Token},
+    auth::jwks::{self, KeySet},
     flow::clock::Now,
+    gateway::Gateway,
     proxy::explain,
     upstream::{EndpointStatus, Upstream},
 };
@@ -31,6 +33,28 @@ fn endpoints(upstream: &Upstream) -> Value {
         })
     };
     upstream.status(Now::read().nanos()).into_iter().map(endpoint).collect()
+}
+
+/// The keys that authenticators verify with.
+fn key_sets(gateway: &Gateway, now: Now) -> Value {
+    let key_set = |(name, keys): &(Arc<str>, KeySet)| {
+        let status = keys.live().status();
+        let is_in_force = keys.current(now.unix.as_secs()).is_some();
+        let value = json!({
+            "source": status.source,
+            "keys": status.keys,
+            "in_force": is_in_force,
+            "age_seconds": age(&status, now),
+            "fetch_errors": status.errors,
+            "last_error": status.last_error.as_deref(),
+        });
+        (name.to_string(), value)
+    };
+    Value::Object(gateway.key_sets.iter().map(key_set).collect())
+}
+
+fn age(status: &jwks::Status, now: Now) -> Option<u64> {
+    status.fetched.map(|fetched| now.unix.as_secs().saturating_sub(fetched))
 }
 
 /// The process, as the admin API sees it.
@@ -75,6 +99,8 @@ impl Control for Controls {
             "descriptors_exhausted": process.connections.is_exhausted(),
             "last_reload": last,
             "upstreams": upstreams,
+            "key_sets": key_sets(&gateway, Now::read()),
+            "remembered_tokens": process.reloader.shared().tokens.len(),
         })
     }
 
@@ -92,6 +118,13 @@ impl Control for Controls {
         let gateway = process.gateway();
         // Held until the text is made: a handle that nobody holds is swept.
         let mut held = Vec::new();
+        let key_sets: Vec<_> = (gateway.key_sets.iter())
+            .map(|(name, keys)| {
+                let (metrics, status) = (shared.metrics.key_set(name), keys.live().status());
+                metrics.set(age(&status, Now::read()), status.keys as u64, status.errors);
+                metrics
+            })
+            .collect();
         for upstream in gateway.upstreams.values() {
             for endpoint in upstream.status(Now::read().nanos()) {
                 let metrics = shared.metrics.endpoint(upstream.name(), &endpoint.url);
@@ -100,7 +133,9 @@ impl Control for Controls {
             }
         }
         shared.metrics.set_limit_keys(shared.limits.len() as u64, shared.limits.evicted());
-        shared.metrics.render()
+        let text = shared.metrics.render();
+        drop((held, key_sets));
+        text
     }
 
     fn explain(&self, request: Value) -> Result<Value, String> {

@@ -17,6 +17,7 @@ use ahash::AHashMap;
 
 use super::{Gateway, Shared};
 use crate::{
+    auth::jwks::KeySet,
     config::{Revision, raw},
     diagnostic::{Path, Problems},
     telemetry::metrics::UNROUTED,
@@ -77,9 +78,16 @@ pub fn compile(
         authenticators: counted(authenticators.by_name.keys(), |name| {
             shared.metrics.authenticator(name)
         }),
+        key_sets: key_sets(&authenticators),
         background: authenticators.background.into(),
         secret_parameters: authenticators::secret_parameters(raw),
     })
+}
+
+/// The keys that authenticators verify with, by the authenticators' names.
+fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
+    let all = authenticators.by_name.values();
+    all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
 }
 
 fn counted<'a, T>(

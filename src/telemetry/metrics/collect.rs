@@ -14,7 +14,8 @@ use prometheus::{
 
 use super::{
     handles::{
-        AuthMetrics, ConsumerMetrics, EndpointMetrics, LimitMetrics, RouteMetrics, UpstreamMetrics,
+        AuthMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics, LimitMetrics, RouteMetrics,
+        UpstreamMetrics,
     },
     histogram::Histogram,
     keep::Keep,
@@ -31,6 +32,8 @@ pub struct Cells {
     /// By upstream and endpoint.
     pub endpoints: Keep<(Arc<str>, Arc<str>), EndpointMetrics>,
     pub authenticators: Keep<Arc<str>, AuthMetrics>,
+    /// By authenticator.
+    pub key_sets: Keep<Arc<str>, KeySetMetrics>,
     pub limits: Keep<Arc<str>, LimitMetrics>,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
@@ -81,6 +84,21 @@ const AUTH: Family = Family(
     "Attempts to authenticate, by authenticator and how they ended.",
     &["authenticator", "result", "reason"],
 );
+const JWKS_AGE: Family = Family(
+    "tollgate_jwks_age_seconds",
+    "Since the last good fetch of the keys that an authenticator verifies with.",
+    &["authenticator"],
+);
+const JWKS_KEYS: Family = Family(
+    "tollgate_jwks_keys",
+    "Keys that an authenticator verifies with at present.",
+    &["authenticator"],
+);
+const JWKS_ERRORS: Family = Family(
+    "tollgate_jwks_fetch_errors_total",
+    "Fetches that brought no good set of keys.",
+    &["authenticator"],
+);
 const LIMIT: Family = Family("tollgate_limit_total", "What each limit said.", &["limit", "result"]);
 const LIMIT_KEYS: Family =
     Family("tollgate_limit_keys", "Keys that the limits count at present.", &[]);
@@ -92,7 +110,7 @@ const LIMIT_EVICTED: Family = Family(
 const REJECTIONS: Family =
     Family("tollgate_rejections_total", "Requests that the gateway refused, by code.", &["code"]);
 
-const FAMILIES: [&Family; 12] = [
+const FAMILIES: [&Family; 15] = [
     &REQUESTS,
     &DURATION,
     &OVERHEAD,
@@ -101,6 +119,9 @@ const FAMILIES: [&Family; 12] = [
     &UPSTREAM_RETRIES,
     &ENDPOINT_UP,
     &AUTH,
+    &JWKS_AGE,
+    &JWKS_KEYS,
+    &JWKS_ERRORS,
     &LIMIT,
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
@@ -115,6 +136,7 @@ impl Cells {
             upstreams: Keep::new(),
             endpoints: Keep::new(),
             authenticators: Keep::new(),
+            key_sets: Keep::new(),
             limits: Keep::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
@@ -129,6 +151,7 @@ impl Cells {
         self.upstreams.sweep();
         self.endpoints.sweep();
         self.authenticators.sweep();
+        self.key_sets.sweep();
         self.limits.sweep();
     }
 
@@ -211,6 +234,23 @@ impl Cells {
         ]
     }
 
+    fn key_sets(&self) -> [MetricFamily; 3] {
+        let (mut ages, mut keys, mut errors) = (vec![], vec![], vec![]);
+        for (name, metrics) in self.key_sets.all() {
+            let age = metrics.age.load(Relaxed);
+            if age != KeySetMetrics::NONE {
+                ages.push(gauge(&JWKS_AGE, &[&name], number(age)));
+            }
+            keys.push(gauge(&JWKS_KEYS, &[&name], number(metrics.keys.load(Relaxed))));
+            errors.push(counter(&JWKS_ERRORS, &[&name], number(metrics.errors.load(Relaxed))));
+        }
+        [
+            family(&JWKS_AGE, MetricType::GAUGE, ages),
+            family(&JWKS_KEYS, MetricType::GAUGE, keys),
+            family(&JWKS_ERRORS, MetricType::COUNTER, errors),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -253,6 +293,7 @@ impl Collector for Exposition {
         families.extend(self.cells.routes());
         families.push(self.cells.consumers());
         families.extend(self.cells.upstreams());
+        families.extend(self.cells.key_sets());
         families.extend(self.cells.decisions());
         families
     }

@@ -91,6 +91,31 @@ impl EndpointMetrics {
     }
 }
 
+/// The keys that an authenticator verifies with, as read just before a scrape.
+pub struct KeySetMetrics {
+    pub(super) age: AtomicU64,
+    pub(super) keys: AtomicU64,
+    pub(super) errors: AtomicU64,
+}
+
+impl KeySetMetrics {
+    /// The age of keys that were never fetched.
+    pub(super) const NONE: u64 = u64::MAX;
+
+    pub(super) const fn new() -> Self {
+        let [age, keys, errors] =
+            [AtomicU64::new(Self::NONE), AtomicU64::new(0), AtomicU64::new(0)];
+        Self { age, keys, errors }
+    }
+
+    /// `age` in seconds; none before the first good fetch, and for keys that are not fetched.
+    pub fn set(&self, age: Option<u64>, keys: u64, errors: u64) {
+        self.age.store(age.unwrap_or(Self::NONE), Relaxed);
+        self.keys.store(keys, Relaxed);
+        self.errors.store(errors, Relaxed);
+    }
+}
+
 macro_rules! outcomes {
     (
         $(#[$doc:meta])* $outcome:ident counted by $metrics:ident {

@@ -21,8 +21,8 @@ use prometheus::{
 
 pub use self::{
     handles::{
-        AuthMetrics, AuthOutcome, ConsumerMetrics, EndpointMetrics, LimitMetrics, LimitOutcome,
-        RouteMetrics, UpstreamMetrics,
+        AuthMetrics, AuthOutcome, ConsumerMetrics, EndpointMetrics, KeySetMetrics, LimitMetrics,
+        LimitOutcome, RouteMetrics, UpstreamMetrics,
     },
     status::Method,
 };
@@ -148,6 +148,11 @@ impl Metrics {
 
     pub fn authenticator(&self, name: &str) -> Arc<AuthMetrics> {
         self.cells.authenticators.get_or_make(&name.into(), AuthMetrics::new)
+    }
+
+    /// The keys of an authenticator, by its name.
+    pub fn key_set(&self, authenticator: &str) -> Arc<KeySetMetrics> {
+        self.cells.key_sets.get_or_make(&authenticator.into(), KeySetMetrics::new)
     }
 
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {

@@ -30,6 +30,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     consumers[0].record(200);
     let endpoint = metrics.endpoint("u", "http://127.0.0.1:1");
     let (authenticator, limit) = (metrics.authenticator("api_key"), metrics.limit("gold"));
+    let key_set = metrics.key_set("corp");
+    key_set.set(Some(5), 2, 1);
     metrics.config_applied("abc", Duration::from_secs(1_700_000_000));
     metrics.connections("http").inc();
     let held: Vec<Box<dyn std::any::Any>> = vec![
@@ -39,6 +41,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(endpoint),
         Box::new(authenticator),
         Box::new(limit),
+        Box::new(key_set),
     ];
     (metrics, held)
 }
@@ -149,6 +152,11 @@ fn every_outcome_and_code_has_its_series_from_the_start() {
     check(&metrics, "tollgate_rejections_total{code=\"rate_limited\"}", Some(0.0));
     let up = "tollgate_upstream_endpoint_up{upstream=\"u\",endpoint=\"http://127.0.0.1:1\"}";
     check(&metrics, up, Some(0.0));
+    check(&metrics, "tollgate_jwks_age_seconds{authenticator=\"corp\"}", Some(5.0));
+    check(&metrics, "tollgate_jwks_keys{authenticator=\"corp\"}", Some(2.0));
+    check(&metrics, "tollgate_jwks_fetch_errors_total{authenticator=\"corp\"}", Some(1.0));
+    metrics.key_set("corp").set(None, 0, 2);
+    check(&metrics, "tollgate_jwks_age_seconds{authenticator=\"corp\"}", None);
     check(&metrics, "tollgate_limit_keys", Some(7.0));
     check(&metrics, "tollgate_limit_evicted_total", Some(3.0));
     check(&metrics, "tollgate_config_reloads_total{result=\"failure\"}", Some(0.0));

@@ -33,6 +33,8 @@ pub(super) struct Scene<'a> {
     pub identities: &'a Identities,
     /// What file names are relative to.
     pub base_dir: &'a FilePath,
+    /// `server.state_directory`.
+    pub state_directory: Option<&'a FilePath>,
     /// The name of the authenticator at hand.
     pub label: &'a str,
 }
@@ -69,12 +71,14 @@ pub(super) fn compile(
     root: &Path,
     problems: &mut Problems,
 ) -> Authenticators {
+    let state_directory = state_directory(raw, base_dir, root, problems);
     let mut scene = Scene {
         shared,
         keys: Arc::new(auth::api_key::Index::new(identities.keys.iter().cloned())),
         users: Arc::new(auth::basic::Index::new(identities.passwords.iter().cloned())),
         identities,
         base_dir,
+        state_directory: state_directory.as_deref(),
         label: "",
     };
     let mut found = Map::new();
@@ -96,6 +100,26 @@ pub(super) fn compile(
         all.background.extend(background);
     }
     all
+}
+
+/// Where state is kept over a restart. It must be there: a check of a configuration makes nothing.
+fn state_directory(
+    raw: &raw::Config,
+    base_dir: &FilePath,
+    root: &Path,
+    problems: &mut Problems,
+) -> Option<PathBuf> {
+    let Word(name) = raw.server.as_ref()?.state_directory.as_ref()?;
+    let folder = base_dir.join(name);
+    if name.is_empty() || !folder.is_dir() {
+        problems.add_with_hint(
+            &root.key("server").key("state_directory"),
+            "is not a directory",
+            format!("`install -d -m 700 {}` makes it", folder.display()),
+        );
+        return None;
+    }
+    Some(folder)
 }
 
 /// Exactly one of the methods.
