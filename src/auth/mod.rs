@@ -14,6 +14,7 @@ pub mod jwt;
 pub mod key_format;
 pub mod mtls;
 pub mod oidc;
+mod question;
 pub mod signature;
 
 use std::{
@@ -249,6 +250,15 @@ impl Authenticator {
             Method::Mtls(it) => it.challenge(),
             Method::Oidc(it) => it.challenge(),
             Method::Signature(it) => it.challenge(),
+        }
+    }
+
+    /// Headers that an upstream believes because of this method: a client's own never arrive.
+    #[must_use]
+    pub fn upstream_headers(&self) -> &[HeaderName] {
+        match &self.method {
+            Method::External(it) => it.response_headers(),
+            _ => &[],
         }
     }
 

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     policy::Policy, telemetry::RouteMetrics, upstream::Upstream, value::template::Template,
@@ -76,4 +76,5 @@ pub struct Respond {
     pub status: StatusCode,
     pub body: Bytes,
     pub content_type: HeaderValue,
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
 }

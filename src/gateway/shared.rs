@@ -4,7 +4,7 @@ use std::sync::Arc;
 use crate::{
     auth::{self, jwks, jwt},
     limit,
-    shared::http_client,
+    shared::{http_client, keep::Keep},
     telemetry, upstream,
 };
 
@@ -22,6 +22,12 @@ pub struct Shared {
     pub http_client: http_client::Client,
     pub key_sets: Arc<jwks::Registry>,
     pub tokens: Arc<jwt::Remembered>,
+    /// What authorization servers said of tokens.
+    pub introspected: Keep<auth::introspection::Memory>,
+    /// What verifiers said of requests.
+    pub verified: Keep<auth::external::Memory>,
+    /// Access tokens that upstreams are shown.
+    pub upstream_tokens: Keep<upstream::token::Store>,
 }
 
 impl Shared {
@@ -38,6 +44,9 @@ impl Shared {
             http_client: http_client::Client::new()?,
             key_sets: Arc::default(),
             tokens: Arc::new(jwt::Remembered::new()?),
+            introspected: Keep::default(),
+            verified: Keep::default(),
+            upstream_tokens: Keep::default(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Finds out who is calling, and tells the upstream in place of the credential.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderValue, header, request::Parts};
+use http::{HeaderName, HeaderValue, header, request::Parts};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Context;
@@ -11,6 +11,7 @@ use crate::{
         answer::Stop,
         identity::Source,
         rejection::{Code, Rejection},
+        reserved,
     },
     limit::flood::Flood,
     telemetry::AuthOutcome,
@@ -28,6 +29,8 @@ const SUSPECT: u64 = 20;
 /// Any one of the authenticators will do; they are asked in order.
 pub struct Authenticate {
     pub any: Box<[Arc<Authenticator>]>,
+    /// What they tell an upstream besides: never taken from a client.
+    pub upstream_headers: Box<[HeaderName]>,
     pub pass_credentials: bool,
     pub flood: Arc<Flood>,
     /// Failures a second from one address, beyond which the answer is 429. 0: no bound.
@@ -105,6 +108,9 @@ impl Authenticate {
                 Source::Connection => {}
             }
         }
+        for ours in &self.upstream_headers {
+            remove_claims(request, ours);
+        }
         // Inserting a known name with a valid value fails only at the header map's hard bound of
         // 32,768 entries, far above what a listener lets in.
         if let Some(consumer) = identity.consumer() {
@@ -153,6 +159,15 @@ const fn outcome(reason: Reason) -> AuthOutcome {
         Reason::Denied => AuthOutcome::Denied,
         Reason::Busy => AuthOutcome::Busy,
         Reason::Unavailable => AuthOutcome::Unavailable,
+    }
+}
+
+/// Takes out a header, and what a backend may take for it.
+fn remove_claims(request: &mut RequestHeader, ours: &HeaderName) {
+    let is_alias = |it: &&HeaderName| reserved::is_alias(it.as_str(), ours.as_str());
+    let doomed: Vec<HeaderName> = request.headers.keys().filter(is_alias).cloned().collect();
+    for name in &doomed {
+        request.remove_header(name);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     gateway::{
         Gateway,
         matcher::{Outcome, Request},
-        route::{Action, Redirect, Route},
+        route::{Action, Redirect, Respond, Route},
     },
     policy::{self, Context},
     value::{host, path, template::Values},
@@ -196,13 +196,20 @@ fn act(session: &Session, exchange: &mut Exchange, route: &Route) -> Result<Admi
             return answer.map(Admitted::Answer).ok_or_else(|| internal("no Location"));
         }
         Action::Respond(fixed) => {
-            let status = fixed.status.as_u16();
-            return Answer::new(status, fixed.content_type.clone(), fixed.body.clone())
-                .map(Admitted::Answer)
-                .map_err(|why| internal(&why.to_string()));
+            let answer = responded(fixed).map_err(|why| internal(&why.to_string()))?;
+            return Ok(Admitted::Answer(answer));
         }
     }
     Ok(Admitted::Forward)
+}
+
+fn responded(fixed: &Respond) -> Result<Answer> {
+    let status = fixed.status.as_u16();
+    let mut answer = Answer::new(status, fixed.content_type.clone(), fixed.body.clone())?;
+    for (name, value) in &fixed.headers {
+        answer.header.insert_header(name.clone(), value.clone())?;
+    }
+    Ok(answer)
 }
 
 fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Option<Answer> {

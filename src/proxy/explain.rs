@@ -142,6 +142,12 @@ async fn walk(
     for policy in &route.policies {
         policy.upstream_request_filter(header, context);
     }
+    if let Action::Proxy(upstream) = &route.action
+        && upstream.token().is_some()
+    {
+        let shown = HeaderValue::from_static("Bearer ...");
+        forward::authorize(header, Some(&shown));
+    }
     let origin =
         forward::Origin { peer: request.ip, is_trusted, is_tls: false, port, request_id: None };
     forward::announce(header, &origin);

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 
 use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
+use crate::flow::reserved::{self, Claim};
 
 const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
 const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
@@ -27,46 +28,12 @@ pub struct Origin<'a> {
     pub request_id: Option<&'a HeaderValue>,
 }
 
-/// Whether a header claims what only we may say. Backends map other signs of a header name to `_`
-/// or `-`, so all of them count as `-` here.
-fn is_reserved(name: &str) -> Option<Claim> {
-    const PREFIXES: [&[u8]; 4] =
-        [b"x-consumer-", b"x-credential-", b"x-authenticated-", b"x-forwarded-"];
-    const NAMES: [&[u8]; 2] = [b"forwarded", b"x-real-ip"];
-    let name = name.as_bytes();
-    // Most names end here.
-    if !matches!(name.first(), Some(b'x' | b'f')) {
-        return None;
-    }
-    let is_alias = |name: &[u8], ours: &[u8]| {
-        name.len() == ours.len()
-            && name
-                .iter()
-                .zip(ours)
-                .all(|(a, b)| a == b || (*b == b'-' && !a.is_ascii_alphanumeric()))
-    };
-    let matches = PREFIXES
-        .iter()
-        .any(|prefix| name.get(..prefix.len()).is_some_and(|start| is_alias(start, prefix)))
-        || NAMES.iter().any(|ours| is_alias(name, ours));
-    let has_other_signs = name.iter().any(|b| !b.is_ascii_alphanumeric() && *b != b'-');
-    matches.then_some(if has_other_signs { Claim::Alias } else { Claim::Plain })
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
-    /// Believed of a trusted proxy.
-    Plain,
-    /// Believed of nobody.
-    Alias,
-}
-
 /// Takes out what the client claims of itself.
 pub fn strip(request: &mut RequestHeader, is_trusted: bool) {
     let doomed: Vec<HeaderName> = request
         .headers
         .keys()
-        .filter(|name| match is_reserved(name.as_str()) {
+        .filter(|name| match reserved::claim(name.as_str()) {
             Some(Claim::Plain) => !is_trusted,
             Some(Claim::Alias) => true,
             None => false,
@@ -75,6 +42,14 @@ pub fn strip(request: &mut RequestHeader, is_trusted: bool) {
         .collect();
     for name in &doomed {
         request.remove_header(name);
+    }
+}
+
+/// Shows the upstream our own access token, in place of whatever the client sent.
+pub fn authorize(request: &mut RequestHeader, token: Option<&HeaderValue>) {
+    if let Some(token) = token {
+        // It replaces all lines of the name.
+        let _ = request.insert_header(header::AUTHORIZATION, token.clone());
     }
 }
 
@@ -143,23 +118,6 @@ fn text_of(peer: IpAddr) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reserved_names_and_their_aliases_are_known() {
-        let check = |name: &str, expected| assert_eq!(is_reserved(name), expected, "{name}");
-        check("x-consumer-username", Some(Claim::Plain));
-        check("x-forwarded-for", Some(Claim::Plain));
-        check("forwarded", Some(Claim::Plain));
-        check("x-real-ip", Some(Claim::Plain));
-        check("x_consumer_username", Some(Claim::Alias));
-        check("x-consumer_username", Some(Claim::Alias));
-        check("x.real~ip", Some(Claim::Alias));
-        check("x_forwarded-for", Some(Claim::Alias));
-        check("x-consumer", None);
-        check("forwarded-x", None);
-        check("x-request-id", None);
-        check("accept", None);
-    }
 
     fn request(headers: &[(&'static str, &str)]) -> RequestHeader {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();

@@ -85,6 +85,7 @@ impl ProxyHttp for Proxy {
         for policy in exchange.route.iter().flat_map(|route| &route.policies) {
             policy.upstream_request_filter(request, &exchange.context);
         }
+        forward::authorize(request, exchange.forwarding.authorization.as_ref());
         forward::announce(request, &exchange.origin(session, is_trusted));
         Ok(())
     }

@@ -6,7 +6,7 @@ pub mod metrics;
 pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
-        AuthMetrics, AuthOutcome, ConsumerMetrics, LimitMetrics, LimitOutcome, Metrics,
-        RouteMetrics, UpstreamMetrics,
+        AuthMetrics, AuthOutcome, ConsumerMetrics, FetchOutcome, LimitMetrics, LimitOutcome,
+        Metrics, QuestionMetrics, QuestionOutcome, RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
 };

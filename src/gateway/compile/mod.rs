@@ -6,12 +6,14 @@ mod authenticators;
 mod consumers;
 mod edge;
 mod limits;
+mod metadata;
+mod oauth;
 mod routes;
 mod upstreams;
 mod words;
 
 pub use self::words::name;
-use std::{path::Path as FilePath, sync::Arc};
+use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use ahash::AHashMap;
 
@@ -20,7 +22,9 @@ use crate::{
     auth::jwks::KeySet,
     config::{Revision, raw},
     diagnostic::{Path, Problems},
+    shared::background::Background,
     telemetry::metrics::UNROUTED,
+    upstream::Upstream,
 };
 
 /// Compiles against `shared`, which keeps its counters. Nothing that runs is touched.
@@ -46,6 +50,7 @@ pub fn compile(
     let authenticators =
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
     let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);
+    let documents = metadata::documents(raw, &root, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
@@ -53,12 +58,15 @@ pub fn compile(
         upstreams: &upstreams,
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
+        documents: &documents,
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
 
     if !problems.is_empty() {
         return Err(problems);
     }
+    let key_sets = key_sets(&authenticators);
+    let background = background(authenticators.background, &upstreams);
     Ok(Gateway {
         revision: revision.clone(),
         process,
@@ -78,8 +86,8 @@ pub fn compile(
         authenticators: counted(authenticators.by_name.keys(), |name| {
             shared.metrics.authenticator(name)
         }),
-        key_sets: key_sets(&authenticators),
-        background: authenticators.background.into(),
+        key_sets,
+        background,
         secret_parameters: authenticators::secret_parameters(raw),
     })
 }
@@ -88,6 +96,16 @@ pub fn compile(
 fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
     let all = authenticators.by_name.values();
     all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
+}
+
+/// Everything that must be kept fresh while the snapshot runs.
+fn background(
+    mut all: Vec<Arc<dyn Background>>,
+    upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+) -> Box<[Arc<dyn Background>]> {
+    let tokens = upstreams.values().filter_map(|it| it.token());
+    all.extend(tokens.map(|it| it.clone() as Arc<dyn Background>));
+    all.into()
 }
 
 fn counted<'a, T>(

@@ -14,8 +14,8 @@ use prometheus::{
 
 use super::{
     handles::{
-        AuthMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics, LimitMetrics, RouteMetrics,
-        UpstreamMetrics,
+        AuthMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics, LimitMetrics,
+        QuestionMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
     histogram::Histogram,
     keep::Keep,
@@ -34,6 +34,10 @@ pub struct Cells {
     pub authenticators: Keep<Arc<str>, AuthMetrics>,
     /// By authenticator.
     pub key_sets: Keep<Arc<str>, KeySetMetrics>,
+    /// By authenticator: those that ask somebody else.
+    pub questions: Keep<Arc<str>, QuestionMetrics>,
+    /// By upstream: those that are sent one.
+    pub tokens: Keep<Arc<str>, TokenMetrics>,
     pub limits: Keep<Arc<str>, LimitMetrics>,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
@@ -99,6 +103,21 @@ const JWKS_ERRORS: Family = Family(
     "Fetches that brought no good set of keys.",
     &["authenticator"],
 );
+const QUESTIONS: Family = Family(
+    "tollgate_auth_questions_total",
+    "Questions to somebody else about a credential, by authenticator and what came of them.",
+    &["authenticator", "result"],
+);
+const TOKENS: Family = Family(
+    "tollgate_upstream_token_fetches_total",
+    "Access tokens asked for by client credentials, by upstream.",
+    &["upstream", "result"],
+);
+const TOKEN_EXPIRY: Family = Family(
+    "tollgate_upstream_token_expiry_timestamp_seconds",
+    "When the upstream's access token expires; 0 if there is none or it does not say.",
+    &["upstream"],
+);
 const LIMIT: Family = Family("tollgate_limit_total", "What each limit said.", &["limit", "result"]);
 const LIMIT_KEYS: Family =
     Family("tollgate_limit_keys", "Keys that the limits count at present.", &[]);
@@ -110,7 +129,7 @@ const LIMIT_EVICTED: Family = Family(
 const REJECTIONS: Family =
     Family("tollgate_rejections_total", "Requests that the gateway refused, by code.", &["code"]);
 
-const FAMILIES: [&Family; 15] = [
+const FAMILIES: [&Family; 18] = [
     &REQUESTS,
     &DURATION,
     &OVERHEAD,
@@ -122,6 +141,9 @@ const FAMILIES: [&Family; 15] = [
     &JWKS_AGE,
     &JWKS_KEYS,
     &JWKS_ERRORS,
+    &QUESTIONS,
+    &TOKENS,
+    &TOKEN_EXPIRY,
     &LIMIT,
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
@@ -137,6 +159,8 @@ impl Cells {
             endpoints: Keep::new(),
             authenticators: Keep::new(),
             key_sets: Keep::new(),
+            questions: Keep::new(),
+            tokens: Keep::new(),
             limits: Keep::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
@@ -152,6 +176,8 @@ impl Cells {
         self.endpoints.sweep();
         self.authenticators.sweep();
         self.key_sets.sweep();
+        self.questions.sweep();
+        self.tokens.sweep();
         self.limits.sweep();
     }
 
@@ -251,6 +277,27 @@ impl Cells {
         ]
     }
 
+    fn third_parties(&self) -> [MetricFamily; 3] {
+        let mut questions = vec![];
+        for (name, metrics) in self.questions.all() {
+            questions.extend(metrics.counts().map(|(labels, count)| {
+                counter(&QUESTIONS, &[&[&*name], labels].concat(), number(count))
+            }));
+        }
+        let (mut fetches, mut expiries) = (vec![], vec![]);
+        for (name, metrics) in self.tokens.all() {
+            fetches.extend(metrics.fetches.counts().map(|(labels, count)| {
+                counter(&TOKENS, &[&[&*name], labels].concat(), number(count))
+            }));
+            expiries.push(gauge(&TOKEN_EXPIRY, &[&name], number(metrics.expires.load(Relaxed))));
+        }
+        [
+            family(&QUESTIONS, MetricType::COUNTER, questions),
+            family(&TOKENS, MetricType::COUNTER, fetches),
+            family(&TOKEN_EXPIRY, MetricType::GAUGE, expiries),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -295,6 +342,7 @@ impl Collector for Exposition {
         families.extend(self.cells.upstreams());
         families.extend(self.cells.key_sets());
         families.extend(self.cells.decisions());
+        families.extend(self.cells.third_parties());
         families
     }
 }

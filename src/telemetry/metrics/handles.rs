@@ -132,6 +132,12 @@ macro_rules! outcomes {
 
         pub struct $metrics([AtomicU64; $outcome::LABELS.len()]);
 
+        impl std::fmt::Debug for $metrics {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($metrics))
+            }
+        }
+
         impl $metrics {
             pub(super) const fn new() -> Self {
                 Self([const { AtomicU64::new(0) }; $outcome::LABELS.len()])
@@ -177,6 +183,49 @@ outcomes! {
         Busy = "error" "busy";
         /// Who would have to be asked does not answer.
         Unavailable = "error" "unavailable";
+    }
+}
+
+outcomes! {
+    /// What came of a question to somebody else about a credential, as the label `result`.
+    QuestionOutcome counted by QuestionMetrics {
+        /// Known already.
+        Remembered = "remembered";
+        Answered = "answered";
+        /// No answer that can be used, and nothing known that could take its place.
+        Failed = "failed";
+        /// An older answer had to do.
+        Stale = "stale";
+        /// Too many questions at a time: not put.
+        Busy = "busy";
+        /// Let through all the same (`on_outage: allow`); counted as failed too.
+        Allowed = "allowed";
+    }
+}
+
+outcomes! {
+    /// What came of asking for an upstream's access token, as the label `result`.
+    FetchOutcome counted by FetchMetrics {
+        Success = "success";
+        Failure = "failure";
+    }
+}
+
+/// The access token that an upstream is sent.
+#[derive(Debug)]
+pub struct TokenMetrics {
+    pub fetches: FetchMetrics,
+    pub(super) expires: AtomicU64,
+}
+
+impl TokenMetrics {
+    pub(super) const fn new() -> Self {
+        Self { fetches: FetchMetrics::new(), expires: AtomicU64::new(0) }
+    }
+
+    /// Seconds since the epoch; 0: there is none, or it does not say.
+    pub fn set_expires(&self, seconds: u64) {
+        self.expires.store(seconds, Relaxed);
     }
 }
 

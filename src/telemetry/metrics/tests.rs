@@ -42,6 +42,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(authenticator),
         Box::new(limit),
         Box::new(key_set),
+        Box::new(metrics.questions("partners")),
+        Box::new(metrics.token("u")),
     ];
     (metrics, held)
 }

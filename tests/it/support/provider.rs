@@ -65,7 +65,11 @@ impl Provider {
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
         let provider = Self { child, address };
-        assert_eq!(said.trim(), "ready", "`node --input-type=module - PORT <tests/provider/provider.mjs` says why");
+        assert_eq!(
+            said.trim(),
+            "ready",
+            "`node --input-type=module - PORT <tests/provider/provider.mjs` says why"
+        );
         provider
     }
 
