@@ -35,8 +35,7 @@ pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpP
     }
     if let Some(token) = upstream.token() {
         // Taken at each try: a token that was good for the first may have expired.
-        let seconds = clock::Now::at(now).unix.as_secs();
-        forwarding.authorization = match token.header(seconds) {
+        forwarding.authorization = match token.header(clock::Now::at(now).unix) {
             Ok(header) => Some(header),
             Err(why) => return Error::e_explain(ErrorType::HTTPStatus(503), why),
         };

@@ -59,10 +59,10 @@ fn age(status: &jwks::Status, now: Now) -> Option<u64> {
 
 /// The access tokens that upstreams are shown.
 fn tokens(gateway: &Gateway) -> Value {
-    let seconds = Now::read().unix.as_secs();
+    let now = Now::read().unix;
     let time = |it: u64| jiff::Timestamp::from_second(it.try_into().ok()?).ok();
     let token = |(name, upstream): (&Arc<str>, &Arc<Upstream>)| {
-        let status = upstream.token()?.status(seconds);
+        let status = upstream.token()?.status(now);
         let shown = json!({
             "valid": status.is_valid,
             "expires": status.expires.and_then(time).map(|it| it.to_string()),

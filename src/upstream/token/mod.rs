@@ -44,8 +44,8 @@ pub struct Config {
 struct Held {
     /// `Bearer …`, marked as sensitive.
     header: HeaderValue,
-    /// Seconds since the epoch.
-    expires: Option<u64>,
+    /// Since the epoch.
+    expires: Option<Duration>,
 }
 
 /// What is kept over reloads, and outlives the work that fills it.
@@ -83,10 +83,10 @@ pub struct Status {
 
 impl Store {
     /// The value of `Authorization`.
-    fn header(&self, unix_seconds: u64) -> Option<HeaderValue> {
+    fn header(&self, unix: Duration) -> Option<HeaderValue> {
         let held = self.held.load();
         let held = held.as_ref()?;
-        let is_good = held.expires.is_none_or(|it| unix_seconds < it);
+        let is_good = held.expires.is_none_or(|it| unix < it);
         is_good.then(|| held.header.clone())
     }
 }
@@ -113,12 +113,12 @@ impl Token {
         Self { upstream, config, store, http, metrics }
     }
 
-    /// The value of `Authorization` for a request to the upstream.
+    /// The value of `Authorization` for a request to the upstream; `unix` is the time since the epoch.
     ///
     /// # Errors
     /// There is no token; why is for the log.
-    pub fn header(&self, unix_seconds: u64) -> Result<HeaderValue, String> {
-        self.store.header(unix_seconds).ok_or_else(|| {
+    pub fn header(&self, unix: Duration) -> Result<HeaderValue, String> {
+        self.store.header(unix).ok_or_else(|| {
             let why = self.store.news.lock().last_error.clone();
             let why = why.unwrap_or_else(|| "it was not fetched yet".to_owned());
             format!("no access token for the upstream: {why}")
@@ -132,12 +132,12 @@ impl Token {
     }
 
     #[must_use]
-    pub fn status(&self, unix_seconds: u64) -> Status {
+    pub fn status(&self, unix: Duration) -> Status {
         let news = self.store.news.lock();
         let held = self.store.held.load();
         Status {
-            is_valid: self.store.header(unix_seconds).is_some(),
-            expires: held.as_ref().and_then(|it| it.expires),
+            is_valid: self.store.header(unix).is_some(),
+            expires: held.as_ref().and_then(|it| Some(it.expires?.as_secs())),
             fetches: news.fetches,
             failures: news.failures,
             last_error: news.last_error.clone(),
@@ -212,10 +212,11 @@ impl Token {
         news.fetches += 1;
         match fetched {
             Ok(said) => {
-                let expires =
-                    said.lifetime.map(|it| now.unix.as_secs().saturating_add(it.as_secs()));
+                // It lives since some moment after the question: the cautious one is the question.
+                let born = now.unix.saturating_sub(asked.elapsed());
+                let expires = said.lifetime.map(|it| born.saturating_add(it));
                 self.metrics.fetches.record(FetchOutcome::Success);
-                self.metrics.set_expires(expires.unwrap_or(0));
+                self.metrics.set_expires(expires.map_or(0, |it| it.as_secs()));
                 self.store.held.store(Some(Arc::new(Held { header: said.header, expires })));
                 if news.failures_in_a_row > 0 {
                     log::info!("upstream {}: there is an access token again", self.upstream);

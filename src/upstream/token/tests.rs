@@ -91,7 +91,8 @@ fn an_answer_is_a_token_or_a_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_shown_while_it_is_good() {
     let token = token();
-    let shown = |unix| token.header(unix).map(|it| it.to_str().unwrap().to_owned());
+    let shown =
+        |unix| token.header(Duration::from_secs(unix)).map(|it| it.to_str().unwrap().to_owned());
     assert!(shown(0).unwrap_err().contains("not fetched yet"));
     token.take(Err("down".into()), Instant::now(), at(100));
     assert!(shown(100).unwrap_err().contains("down"));
@@ -100,12 +101,12 @@ async fn a_token_is_shown_while_it_is_good() {
     token.take(Err("down".into()), Instant::now(), at(150));
     assert_eq!(shown(159).unwrap(), "Bearer one");
     assert!(shown(160).unwrap_err().contains("down"));
-    let status = token.status(159);
+    let status = token.status(159 * SECOND);
     assert_eq!((status.is_valid, status.expires), (true, Some(160)));
     assert_eq!((status.fetches, status.failures), (3, 2));
     token.take(good("two", 60), Instant::now(), at(170));
     assert_eq!(shown(170).unwrap(), "Bearer two");
-    assert_eq!(token.status(170).last_error, None);
+    assert_eq!(token.status(170 * SECOND).last_error, None);
     assert!(!format!("{token:?}").contains("two"));
 }
 
@@ -145,7 +146,7 @@ async fn it_is_renewed_in_time_and_a_refusal_hurries_it_seldom() {
         token.http.clone(),
         token.metrics.clone(),
     );
-    assert_eq!(other.header(0).unwrap(), "Bearer three");
+    assert_eq!(other.header(Duration::ZERO).unwrap(), "Bearer three");
     let wait = waited(&other).await;
     assert!((19 * SECOND..=81 * SECOND).contains(&wait), "{wait:?}");
 }
