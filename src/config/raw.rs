@@ -181,11 +181,19 @@ raw! {
         client_id: Word,
         client_secret: Word,
         scopes: Vec<Word>,
+        /// Further parameters of the authorization request, such as `prompt`.
+        parameters: Map<Word>,
+        algorithms: Vec<Word>,
         callback: Word,
         logout: Word,
+        post_logout_redirect: Word,
         session: Word,
+        /// The claims that a session keeps; absent: all of the subject.
+        claims: Vec<Word>,
         cookie: Word,
         secret: Word,
+        previous_secret: Word,
+        on_outage: Word,
         consumer: ByClaim,
     }
     Signature {

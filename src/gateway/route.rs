@@ -16,6 +16,8 @@ pub struct Route {
     pub allows_encoded_slash: bool,
     /// Whether `%00` may stand in the path.
     pub allows_encoded_nul: bool,
+    /// Whether its whole query is masked in the log: a login's holds a code.
+    pub is_query_secret: bool,
     pub metrics: Arc<RouteMetrics>,
 }
 

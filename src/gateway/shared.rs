@@ -2,9 +2,9 @@
 use std::sync::Arc;
 
 use crate::{
-    auth::{self, jwks, jwt},
+    auth::{self, jwks, jwt, oidc},
     limit,
-    shared::{http_client, keep::Keep},
+    shared::{http_client, keep::Keep, seal::Sealer},
     telemetry, upstream,
 };
 
@@ -28,6 +28,9 @@ pub struct Shared {
     pub verified: Keep<auth::external::Memory>,
     /// Access tokens that upstreams are shown.
     pub upstream_tokens: Keep<upstream::token::Store>,
+    pub oidc: Arc<oidc::Kept>,
+    /// With a secret of this process's own.
+    pub sealer: Arc<Sealer>,
 }
 
 impl Shared {
@@ -47,6 +50,8 @@ impl Shared {
             introspected: Keep::default(),
             verified: Keep::default(),
             upstream_tokens: Keep::default(),
+            oidc: Arc::default(),
+            sealer: Arc::new(Sealer::random().map_err(|why| why.to_string())?),
         })
     }
 }

@@ -9,7 +9,7 @@ pub mod concurrency;
 pub mod context;
 pub mod rate_limit;
 
-use http::request::Parts;
+use http::{HeaderValue, header, request::Parts};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 pub use self::context::Context;
@@ -69,4 +69,51 @@ pub fn set_target(request: &mut RequestHeader, target: &str) -> Result<(), http:
     parts.path_and_query = Some(target.parse()?);
     request.set_uri(http::Uri::from_parts(parts)?);
     Ok(())
+}
+
+/// Takes the cookies out whose names are `doomed`; the others stay byte for byte.
+pub fn remove_cookies(request: &mut RequestHeader, doomed: impl Fn(&str) -> bool) {
+    let is_doomed = |pair: &&[u8]| {
+        let name = pair.split(|it| *it == b'=').next().unwrap_or_default();
+        std::str::from_utf8(name.trim_ascii()).is_ok_and(&doomed)
+    };
+    let lines = || request.headers.get_all(header::COOKIE).iter();
+    if !lines().any(|line| line.as_bytes().split(|it| *it == b';').any(|it| is_doomed(&it))) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = lines().cloned().collect();
+    request.remove_header(&header::COOKIE);
+    for line in lines {
+        let pairs = line.as_bytes().split(|it| *it == b';');
+        let kept: Vec<&[u8]> = pairs.filter(|it| !is_doomed(it)).collect();
+        // Parts of a valid value make a valid value.
+        if !kept.is_empty()
+            && let Ok(value) = HeaderValue::from_bytes(kept.join(&b';').trim_ascii())
+        {
+            let _ = request.append_header(header::COOKIE, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_leaves_and_the_rest_stays() {
+        let check = |given: &str, expected: Option<&str>| {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            request.append_header("cookie", given).unwrap();
+            remove_cookies(&mut request, |it| it == "session");
+            let left = request.headers.get("cookie").map(|it| it.to_str().unwrap());
+            assert_eq!(left, expected, "{given}");
+        };
+        check("session=1", None);
+        check("session", None);
+        check("a=1; session=2; b=3", Some("a=1; b=3"));
+        check("session=2; b=3", Some("b=3"));
+        check("a=1;session =2;  b=3", Some("a=1;  b=3"));
+        check("xsession=2; sessions=3", Some("xsession=2; sessions=3"));
+        check("a=1;; b", Some("a=1;; b"));
+    }
 }

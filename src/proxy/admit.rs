@@ -37,7 +37,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     exchange.request_id = Some(request_id(session.req_header().headers.get(X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
-    exchange.context.scheme = super::scheme(session);
+    exchange.context.scheme = super::external_scheme(session, &gateway);
     exchange.context.host = canonical_host(session.req_header())?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
     let question = question(&exchange.context.host, session.req_header());

@@ -139,6 +139,7 @@ async fn walk(
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, &host, header, said);
     forward::strip(header, is_trusted);
+    forward::keep_sessions(header, &gateway.own_cookies);
     for policy in &route.policies {
         policy.upstream_request_filter(header, context);
     }

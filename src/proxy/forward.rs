@@ -6,7 +6,11 @@ use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 
 use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
-use crate::flow::reserved::{self, Claim};
+use crate::{
+    auth::oidc::cookie::Base,
+    flow::reserved::{self, Claim},
+    policy,
+};
 
 const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
 const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
@@ -50,6 +54,13 @@ pub fn authorize(request: &mut RequestHeader, token: Option<&HeaderValue>) {
     if let Some(token) = token {
         // It replaces all lines of the name.
         let _ = request.insert_header(header::AUTHORIZATION, token.clone());
+    }
+}
+
+/// Takes out the cookies of logins, which are for the gateway only, whatever the route is.
+pub fn keep_sessions(request: &mut RequestHeader, own: &[Base]) {
+    if !own.is_empty() {
+        policy::remove_cookies(request, |name| own.iter().any(|it| it.owns(name)));
     }
 }
 
@@ -149,6 +160,19 @@ mod tests {
         assert_eq!(it.headers["x-forwarded-port"], "8080");
         assert_eq!(it.headers["x-forwarded-proto"], "http");
         assert!(!it.headers.contains_key("x_real_ip"));
+    }
+
+    #[test]
+    fn cookies_of_logins_stay_here() {
+        let own = [Base::of("staff")];
+        let line =
+            "a=1; __Host-tollgate-staff=1.x; b=2; tollgate-staff.flow.y=z; tollgate-staffs=3";
+        let mut it = request(&[("cookie", line), ("cookie", "__Secure-tollgate-staff.hint=x")]);
+        keep_sessions(&mut it, &[]);
+        assert_eq!(it.headers.get_all("cookie").iter().count(), 2);
+        keep_sessions(&mut it, &own);
+        assert_eq!(it.headers.get_all("cookie").iter().count(), 1);
+        assert_eq!(it.headers["cookie"], "a=1; b=2; tollgate-staffs=3");
     }
 
     #[test]

@@ -82,6 +82,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let is_trusted = exchange.is_peer_trusted(session);
         forward::strip(request, is_trusted);
+        forward::keep_sessions(request, &exchange.gateway.own_cookies);
         for policy in exchange.route.iter().flat_map(|route| &route.policies) {
             policy.upstream_request_filter(request, &exchange.context);
         }

@@ -193,6 +193,7 @@ impl Document {
             action: Action::Respond(self.respond()),
             allows_encoded_slash: false,
             allows_encoded_nul: false,
+            is_query_secret: false,
             metrics: scene.shared.metrics.route(ID),
         };
         (spec, route)

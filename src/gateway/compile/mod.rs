@@ -6,6 +6,7 @@ mod authenticators;
 mod consumers;
 mod edge;
 mod limits;
+mod logins;
 mod metadata;
 mod oauth;
 mod routes;
@@ -87,6 +88,7 @@ pub fn compile(
             shared.metrics.authenticator(name)
         }),
         key_sets,
+        own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
     })

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
     limits::{self, Plans},
+    logins,
     metadata,
     words::{name, number_or, resolve, size_or, unknown},
 };
@@ -75,6 +76,9 @@ pub(super) fn compile(
         for document in scene.documents {
             document.check(raws, &specs, &at, problems);
         }
+        logins::add(&mut specs, &mut routes, scene, root, problems);
+    }
+    if problems.is_empty() {
         for (loser, winner) in Matcher::shadowed(&specs) {
             let message =
                 format!("routes[{winner}] has the very same match: this one is never reached");
@@ -184,6 +188,7 @@ impl Declared<'_> {
             action: action?,
             allows_encoded_slash: encoded.contains("slash"),
             allows_encoded_nul: encoded.contains("nul"),
+            is_query_secret: false,
             metrics: scene.shared.metrics.route(self.id),
         })
     }

@@ -162,6 +162,8 @@ outcomes! {
     /// How an attempt to authenticate ended, as the labels `result` and `reason`.
     AuthOutcome counted by AuthMetrics {
         Accepted = "accepted" "ok";
+        /// A step of a login or a logout: the gateway answered itself.
+        Login = "answered" "login";
         /// No credential of this kind in the request.
         Missing = "rejected" "missing";
         Malformed = "rejected" "malformed";
