@@ -24,6 +24,7 @@ mod http2;
 mod introspection;
 mod limits;
 mod metadata;
+mod oidc;
 mod provider;
 mod reload;
 mod routing;

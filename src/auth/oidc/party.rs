@@ -22,7 +22,7 @@ use crate::{
 const SOONEST: u64 = 60;
 const LATEST: u64 = 5;
 /// Seconds between two renewals of a session, at least, however short its tokens live.
-const SLOWEST: u64 = 10;
+const SLOWEST: u64 = 1;
 
 /// What is asked of the provider, as configured.
 #[derive(Debug)]
@@ -245,8 +245,8 @@ mod tests {
         check(true, Some(300), None, (270, 300));
         check(true, None, Some(20), (15, 20));
         // However short they live, not at each request.
-        check(true, Some(5), None, (10, 5));
-        check(true, Some(0), None, (10, 0));
+        check(true, Some(5), None, (1, 5));
+        check(true, Some(0), None, (1, 0));
         // Nothing to renew before the session ends.
         check(true, None, None, (never, 8 * 3600));
         check(true, Some(8 * 3600), None, (never, 8 * 3600));
