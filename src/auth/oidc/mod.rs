@@ -3,6 +3,7 @@
 //! so any node opens it, and it goes on while the provider is down.
 
 pub mod cookie;
+pub mod session;
 
 mod answer;
 mod callback;
@@ -14,7 +15,6 @@ mod origin;
 mod party;
 mod provider;
 mod renewal;
-mod session;
 mod target;
 mod tokens;
 
