@@ -36,6 +36,13 @@ impl Claim {
         &self.0
     }
 
+    /// The claim itself, of whose value a pointer may mean a part.
+    #[must_use]
+    pub fn root(&self) -> Arc<str> {
+        let first = self.0.strip_prefix('/').and_then(|it| it.split('/').next());
+        first.map_or_else(|| (*self.0).into(), |it| it.replace("~1", "/").replace("~0", "~").into())
+    }
+
     /// The value; `null` counts as absent.
     #[must_use]
     pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
@@ -258,6 +265,10 @@ mod tests {
         check("/realm_access/roles/2", None);
         check("/realm_access/roles/0/a", None);
         check("/", None);
+        let root = |text: &str| Claim::new(text).unwrap().root().to_string();
+        assert_eq!(root("/realm_access/roles"), "realm_access");
+        assert_eq!(root("/a~1b/c"), "a/b");
+        assert_eq!(root("https://a.test/id"), "https://a.test/id");
         check("realm_access/roles", None);
         assert!(Claim::new("").is_err());
         assert!(Claim::new("/a~2").is_err());

@@ -14,6 +14,7 @@ pub mod jwt;
 pub mod key_format;
 pub mod mtls;
 pub mod oidc;
+mod question;
 pub mod signature;
 
 use std::{
@@ -81,6 +82,8 @@ impl<'a> Presented<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     Missing,
+    /// A step of a login or a logout, which the method answers itself: nothing was refused.
+    Login,
     /// Not of the form that the method asks for.
     Malformed,
     /// In two places, or twice in one.
@@ -114,6 +117,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::Login => "login",
             Self::Malformed => "malformed",
             Self::Duplicate => "duplicate",
             Self::Unknown => "unknown",
@@ -230,9 +234,10 @@ pub struct Authenticator {
 impl Authenticator {
     /// The keys that it verifies with, where it does.
     #[must_use]
-    pub const fn keys(&self) -> Option<&jwks::KeySet> {
+    pub fn keys(&self) -> Option<&jwks::KeySet> {
         match &self.method {
             Method::Jwt(it) => Some(it.keys()),
+            Method::Oidc(it) => Some(it.keys()),
             _ => None,
         }
     }
@@ -249,6 +254,15 @@ impl Authenticator {
             Method::Mtls(it) => it.challenge(),
             Method::Oidc(it) => it.challenge(),
             Method::Signature(it) => it.challenge(),
+        }
+    }
+
+    /// Headers that an upstream believes because of this method: a client's own never arrive.
+    #[must_use]
+    pub fn upstream_headers(&self) -> &[HeaderName] {
+        match &self.method {
+            Method::External(it) => it.response_headers(),
+            _ => &[],
         }
     }
 
@@ -269,6 +283,14 @@ impl Authenticator {
         };
         Ok(known?.map(Accepted::from))
     }
+
+    /// Where a person without a credential is sent; none for a method that cannot ask for one.
+    fn login(&self, presented: &Presented<'_>, now: Now) -> Option<Refused> {
+        match &self.method {
+            Method::Oidc(it) => it.login(presented, now),
+            _ => None,
+        }
+    }
 }
 
 /// A caller who is known.
@@ -288,7 +310,8 @@ pub struct Failure {
     pub consumer: Option<Arc<str>>,
 }
 
-/// Asks each in turn: the first that knows the kind of credential decides.
+/// Asks each in turn: the first that knows the kind of credential decides. Where there is none, the
+/// first that can send a person to a login does.
 ///
 /// # Errors
 /// 401 with the challenges of all, 503 when passwords cannot be verified fast enough.
@@ -312,6 +335,10 @@ pub async fn any(
     }
     if let Some((authenticator, refused)) = foreign {
         return Err(failure(authenticators, authenticator, refused));
+    }
+    let login = |it: &Arc<Authenticator>| Some((it.clone(), it.login(presented, now)?));
+    if let Some((authenticator, refused)) = authenticators.iter().find_map(login) {
+        return Err(failure(authenticators, &authenticator, refused));
     }
     let mut missing = Rejection::new(Code::CredentialRequired);
     challenge(&mut missing, authenticators.iter().map(|it| it.challenge()));

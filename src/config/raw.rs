@@ -86,6 +86,19 @@ raw! {
         outlier: Outlier,
         keepalive: u64,
         tls: Tls,
+        credentials: Credentials,
+    }
+    /// What we show the upstream.
+    Credentials { client_credentials: ClientCredentials }
+    ClientCredentials {
+        token_url: Word,
+        client_id: Word,
+        client_secret: Word,
+        /// `client_secret_basic` or `client_secret_post`.
+        auth_method: Word,
+        scopes: Vec<Word>,
+        /// The resource that the token is to be for (RFC 8707).
+        resource: Word,
     }
     Endpoint { url: Word, weight: u64 }
     Timeouts { connect: Word, read: Word, write: Word, idle: Word, total: Word }
@@ -126,12 +139,17 @@ raw! {
         url: Word,
         client_id: Word,
         client_secret: Word,
+        /// `client_secret_basic` or `client_secret_post`.
+        auth_method: Word,
         issuer: Word,
         audiences: Vec<Word>,
+        leeway: Word,
         cache: Word,
         negative_cache: Word,
         timeout: Word,
+        /// `deny`, or `stale`: what was active goes on for the time of `stale`.
         on_outage: Word,
+        stale: Word,
         scopes_claim: Word,
         consumer: ByClaim,
         resource: Word,
@@ -166,11 +184,19 @@ raw! {
         client_id: Word,
         client_secret: Word,
         scopes: Vec<Word>,
+        /// Further parameters of the authorization request, such as `prompt`.
+        parameters: Map<Word>,
+        algorithms: Vec<Word>,
         callback: Word,
         logout: Word,
+        post_logout_redirect: Word,
         session: Word,
+        /// The claims that a session keeps; absent: all of the subject.
+        claims: Vec<Word>,
         cookie: Word,
         secret: Word,
+        previous_secret: Word,
+        on_outage: Word,
         consumer: ByClaim,
     }
     Signature {

@@ -4,3 +4,4 @@ pub mod certificate;
 pub mod clock;
 pub mod identity;
 pub mod rejection;
+pub mod reserved;

@@ -29,6 +29,7 @@ macro_rules! codes {
 
 codes! {
     RequestMalformed = 400 "request_malformed" "The request is malformed";
+    LoginFailed = 400 "login_failed" "The login was not completed";
     CredentialRequired = 401 "credential_required" "A credential is required";
     CredentialInvalid = 401 "credential_invalid" "The credential was not accepted";
     AccessDenied = 403 "access_denied" "Access is denied";

@@ -52,6 +52,8 @@ pub struct Gateway {
     pub key_sets: Box<[(Arc<str>, KeySet)]>,
     /// What must be kept fresh while this snapshot runs.
     pub background: Box<[Arc<dyn Background>]>,
+    /// Of logins: they never reach an upstream.
+    pub own_cookies: Box<[crate::auth::oidc::cookie::Base]>,
     /// Query parameters that carry keys: masked in the log.
     pub secret_parameters: Box<[Arc<str>]>,
 }

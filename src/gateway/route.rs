@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     cache,
@@ -22,6 +22,8 @@ pub struct Route {
     pub allows_encoded_slash: bool,
     /// Whether `%00` may stand in the path.
     pub allows_encoded_nul: bool,
+    /// Whether its whole query is masked in the log: a login's holds a code.
+    pub is_query_secret: bool,
     pub metrics: Arc<RouteMetrics>,
 }
 
@@ -82,4 +84,5 @@ pub struct Respond {
     pub status: StatusCode,
     pub body: Bytes,
     pub content_type: HeaderValue,
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
 }

@@ -2,9 +2,9 @@
 use std::sync::Arc;
 
 use crate::{
-    auth::{self, jwks, jwt},
+    auth::{self, jwks, jwt, oidc},
     cache, limit,
-    shared::http_client,
+    shared::{http_client, keep::Keep, seal::Sealer},
     telemetry, upstream,
 };
 
@@ -24,6 +24,15 @@ pub struct Shared {
     pub cache: &'static cache::Store,
     pub key_sets: Arc<jwks::Registry>,
     pub tokens: Arc<jwt::Remembered>,
+    /// What authorization servers said of tokens.
+    pub introspected: Keep<auth::introspection::Memory>,
+    /// What verifiers said of requests.
+    pub verified: Keep<auth::external::Memory>,
+    /// Access tokens that upstreams are shown.
+    pub upstream_tokens: Keep<upstream::token::Store>,
+    pub oidc: Arc<oidc::Kept>,
+    /// With a secret of this process's own.
+    pub sealer: Arc<Sealer>,
 }
 
 impl Shared {
@@ -41,6 +50,11 @@ impl Shared {
             cache: Box::leak(Box::new(cache::Store::new(0))),
             key_sets: Arc::default(),
             tokens: Arc::new(jwt::Remembered::new()?),
+            introspected: Keep::default(),
+            verified: Keep::default(),
+            upstream_tokens: Keep::default(),
+            oidc: Arc::default(),
+            sealer: Arc::new(Sealer::random().map_err(|why| why.to_string())?),
         })
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         answer::Stop,
         identity::Source,
         rejection::{Code, Rejection},
+        reserved,
     },
     limit::flood::Flood,
     telemetry::AuthOutcome,
@@ -27,6 +28,8 @@ const SUSPECT: u64 = 20;
 /// Any one of the authenticators will do; they are asked in order.
 pub struct Authenticate {
     pub any: Box<[Arc<Authenticator>]>,
+    /// What they tell an upstream besides: never taken from a client.
+    pub upstream_headers: Box<[HeaderName]>,
     pub pass_credentials: bool,
     pub flood: Arc<Flood>,
     /// Failures a second from one address, beyond which the answer is 429. 0: no bound.
@@ -100,9 +103,12 @@ impl Authenticate {
                     request.headers.remove(name);
                 }
                 Source::Query(name) => remove_query(request, name),
-                Source::Cookie(name) => remove_cookie(request, name),
+                Source::Cookie(name) => super::remove_cookies(request, |it| it == &**name),
                 Source::Connection => {}
             }
+        }
+        for ours in &self.upstream_headers {
+            remove_claims(request, ours);
         }
         if let Some(consumer) = identity.consumer() {
             request.headers.insert(&CONSUMER_USERNAME, consumer.name.header());
@@ -127,15 +133,19 @@ impl Authenticate {
     }
 }
 
-/// Whether it counts against the address: a missing credential, an outage and a login under way are
-/// nobody's guess at a secret... and yet cheap to send, so a missing one counts too.
+/// Whether it counts against the address: an outage and a login under way are nobody's guess at a
+/// secret. A missing credential is none either, and yet cheap to send, so it counts too.
 const fn is_failure(outcome: AuthOutcome) -> bool {
-    !matches!(outcome, AuthOutcome::Accepted | AuthOutcome::Busy | AuthOutcome::Unavailable)
+    !matches!(
+        outcome,
+        AuthOutcome::Accepted | AuthOutcome::Login | AuthOutcome::Busy | AuthOutcome::Unavailable
+    )
 }
 
 const fn outcome(reason: Reason) -> AuthOutcome {
     match reason {
         Reason::Missing => AuthOutcome::Missing,
+        Reason::Login => AuthOutcome::Login,
         Reason::Malformed => AuthOutcome::Malformed,
         Reason::Duplicate => AuthOutcome::Duplicate,
         Reason::Unknown => AuthOutcome::Unknown,
@@ -153,22 +163,12 @@ const fn outcome(reason: Reason) -> AuthOutcome {
     }
 }
 
-/// Takes a cookie out of every `Cookie` line; the others stay byte for byte.
-fn remove_cookie(request: &mut Parts, name: &str) {
-    let lines: Vec<HeaderValue> = request.headers.get_all(header::COOKIE).iter().cloned().collect();
-    request.headers.remove(header::COOKIE);
-    for line in lines {
-        let is_other = |pair: &&[u8]| {
-            let key = pair.split(|it| *it == b'=').next().unwrap_or_default();
-            key.trim_ascii() != name.as_bytes()
-        };
-        let kept: Vec<&[u8]> = line.as_bytes().split(|it| *it == b';').filter(is_other).collect();
-        // Parts of a valid value make a valid value.
-        if !kept.is_empty()
-            && let Ok(value) = HeaderValue::from_bytes(kept.join(&b';').trim_ascii())
-        {
-            request.headers.append(header::COOKIE, value);
-        }
+/// Takes out a header, and what a backend may take for it.
+fn remove_claims(request: &mut Parts, ours: &HeaderName) {
+    let is_alias = |it: &&HeaderName| reserved::is_alias(it.as_str(), ours.as_str());
+    let doomed: Vec<HeaderName> = request.headers.keys().filter(is_alias).cloned().collect();
+    for name in &doomed {
+        request.headers.remove(name);
     }
 }
 
@@ -203,20 +203,5 @@ mod tests {
         check("/a?b=%20&key=1&c", "/a?b=%20&c");
         check("/a?k%65y=1&b=2", "/a?b=2");
         check("/a?monkey=1", "/a?monkey=1");
-    }
-
-    #[test]
-    fn a_cookie_leaves_and_the_rest_stays() {
-        let check = |given: &str, expected: Option<&str>| {
-            let request = http::Request::get("/").header("cookie", given).body(()).unwrap();
-            let mut request = request.into_parts().0;
-            remove_cookie(&mut request, "session");
-            let left = request.headers.get("cookie").map(|it| it.to_str().unwrap());
-            assert_eq!(left, expected, "{given}");
-        };
-        check("session=1", None);
-        check("a=1; session=2; b=3", Some("a=1; b=3"));
-        check("session=2; b=3", Some("b=3"));
-        check("xsession=2; sessions=3", Some("xsession=2; sessions=3"));
     }
 }

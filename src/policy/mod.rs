@@ -9,7 +9,7 @@ pub mod concurrency;
 pub mod context;
 pub mod rate_limit;
 
-use http::{Uri, request::Parts, response};
+use http::{HeaderValue, Uri, header, request::Parts, response};
 
 pub use self::context::Context;
 use self::{
@@ -68,4 +68,51 @@ pub fn with_target(uri: &Uri, target: &str) -> Result<Uri, http::Error> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.parse()?);
     Ok(Uri::from_parts(parts)?)
+}
+
+/// Takes the cookies out whose names are `doomed`; the others stay byte for byte.
+pub fn remove_cookies(request: &mut Parts, doomed: impl Fn(&str) -> bool) {
+    let is_doomed = |pair: &&[u8]| {
+        let name = pair.split(|it| *it == b'=').next().unwrap_or_default();
+        std::str::from_utf8(name.trim_ascii()).is_ok_and(&doomed)
+    };
+    let lines = || request.headers.get_all(header::COOKIE).iter();
+    if !lines().any(|line| line.as_bytes().split(|it| *it == b';').any(|it| is_doomed(&it))) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = lines().cloned().collect();
+    request.headers.remove(header::COOKIE);
+    for line in lines {
+        let pairs = line.as_bytes().split(|it| *it == b';');
+        let kept: Vec<&[u8]> = pairs.filter(|it| !is_doomed(it)).collect();
+        // Parts of a valid value make a valid value.
+        if !kept.is_empty()
+            && let Ok(value) = HeaderValue::from_bytes(kept.join(&b';').trim_ascii())
+        {
+            request.headers.append(header::COOKIE, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_leaves_and_the_rest_stays() {
+        let check = |given: &str, expected: Option<&str>| {
+            let request = http::Request::get("/").header("cookie", given).body(()).unwrap();
+            let mut request = request.into_parts().0;
+            remove_cookies(&mut request, |it| it == "session");
+            let left = request.headers.get("cookie").map(|it| it.to_str().unwrap());
+            assert_eq!(left, expected, "{given}");
+        };
+        check("session=1", None);
+        check("session", None);
+        check("a=1; session=2; b=3", Some("a=1; b=3"));
+        check("session=2; b=3", Some("b=3"));
+        check("a=1;session =2;  b=3", Some("a=1;  b=3"));
+        check("xsession=2; sessions=3", Some("xsession=2; sessions=3"));
+        check("a=1;; b", Some("a=1;; b"));
+    }
 }

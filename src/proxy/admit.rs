@@ -18,7 +18,7 @@ use crate::{
     gateway::{
         Gateway,
         matcher::{Outcome, Request},
-        route::{Action, Redirect, Route},
+        route::{Action, Redirect, Respond, Route},
     },
     policy::{self, Context, Policy},
     value::{host, path, template::Values},
@@ -37,7 +37,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     exchange.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
-    exchange.context.scheme = super::scheme(session);
+    exchange.context.scheme = super::external_scheme(session, &gateway);
     exchange.context.host = canonical_host(session.req_header())?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
     let question = question(&exchange.context.host, session.req_header());
@@ -219,13 +219,20 @@ fn act(session: &Session, exchange: &mut Exchange, route: &Route) -> Result<Admi
             return answer.map(Admitted::Answer).ok_or_else(|| internal("no Location"));
         }
         Action::Respond(fixed) => {
-            let status = fixed.status.as_u16();
-            return Answer::new(status, fixed.content_type.clone(), fixed.body.clone())
-                .map(Admitted::Answer)
-                .map_err(|why| internal(&why.to_string()));
+            let answer = responded(fixed).map_err(|why| internal(&why.to_string()))?;
+            return Ok(Admitted::Answer(answer));
         }
     }
     Ok(Admitted::Forward)
+}
+
+fn responded(fixed: &Respond) -> Result<Answer> {
+    let status = fixed.status.as_u16();
+    let mut answer = Answer::new(status, fixed.content_type.clone(), fixed.body.clone())?;
+    for (name, value) in &fixed.headers {
+        answer.head.headers.insert(name, value.clone());
+    }
+    Ok(answer)
 }
 
 fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Option<Answer> {

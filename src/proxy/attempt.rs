@@ -21,7 +21,7 @@ use crate::{
 /// Chooses an endpoint that was not tried yet.
 ///
 /// # Errors
-/// 503 when there is none, 504 when the time is up.
+/// 503 when there is none, or no access token for it; 504 when the time is up.
 pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
     let Some(upstream) = exchange.upstream.clone() else {
         return Error::e_explain(ErrorType::HTTPStatus(500), "no upstream was chosen");
@@ -32,6 +32,13 @@ pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpP
     let remaining = forwarding.remaining(upstream.spec().timeouts.total, now);
     if remaining.is_zero() {
         return Error::e_explain(ErrorType::HTTPStatus(504), "the total timeout is used up");
+    }
+    if let Some(token) = upstream.token() {
+        // Taken at each try: a token that was good for the first may have expired.
+        forwarding.authorization = match token.header(clock::Now::at(now).unix) {
+            Ok(header) => Some(header),
+            Err(why) => return Error::e_explain(ErrorType::HTTPStatus(503), why),
+        };
     }
     // Dropped first: its endpoint is no longer busy with this request.
     forwarding.current = None;
@@ -186,6 +193,11 @@ pub fn answered(
         return Ok(());
     }
     let status = response.status.as_u16();
+    if status == 401
+        && let Some(token) = exchange.upstream.as_ref().and_then(|it| it.token())
+    {
+        token.refused();
+    }
     if status >= 500 {
         report(exchange, if status == 504 { Outcome::Timeout } else { Outcome::ServerError });
         retry_status(session, exchange, status)?;

@@ -36,6 +36,26 @@ pub fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr 
     client
 }
 
+/// Whether a proxy says that the client came over https: the nearest one that says anything, which is
+/// the last of a list.
+#[must_use]
+pub fn is_https(headers: &HeaderMap) -> bool {
+    let name = "x-forwarded-proto";
+    let has_own = headers.contains_key(name);
+    let lines = headers.get_all(if has_own { name } else { header::FORWARDED.as_str() });
+    let last = lines.iter().next_back().and_then(|it| it.to_str().ok()?.rsplit(',').next());
+    let proto = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("proto").then(|| value.trim().trim_matches('"').to_owned())
+    };
+    let said = match last {
+        Some(last) if has_own => Some(last.trim().to_owned()),
+        Some(last) => last.split(';').find_map(proto),
+        None => None,
+    };
+    said.is_some_and(|it| it.eq_ignore_ascii_case("https"))
+}
+
 /// `1.2.3.4`, `1.2.3.4:5678`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:5678`.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
@@ -75,6 +95,28 @@ mod tests {
         }
         let client = resolve(peer.parse().unwrap(), &map, &trusted);
         assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");
+    }
+
+    #[test]
+    fn the_nearest_proxy_knows_the_scheme() {
+        let check = |headers: &[(&str, &str)], expected: bool| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                map.append(name, value.parse().unwrap());
+            }
+            assert_eq!(is_https(&map), expected, "{headers:?}");
+        };
+        check(&[("x-forwarded-proto", "https")], true);
+        check(&[("x-forwarded-proto", "HTTPS")], true);
+        check(&[("x-forwarded-proto", "http")], false);
+        check(&[("x-forwarded-proto", "https, http")], false);
+        check(&[("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")], true);
+        check(&[("x-forwarded-proto", ""), ("forwarded", "proto=https")], false);
+        check(&[("forwarded", "for=192.0.2.1;Proto=\"https\"")], true);
+        check(&[("forwarded", "proto=https, for=192.0.2.1;proto=http")], false);
+        check(&[("forwarded", "for=https")], false);
+        check(&[], false);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Forwarding {
     pub is_reported: bool,
     /// Bytes of the request's body that passed.
     pub body_bytes: u64,
+    /// What the upstream is shown: an access token of ours.
+    pub authorization: Option<HeaderValue>,
     /// The response may take as long as it likes (event stream, upgraded connection).
     pub is_open_ended: bool,
 }

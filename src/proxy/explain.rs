@@ -144,13 +144,20 @@ async fn walk(
             stored(header, context, gateway.trusted_proxies.contains(request.ip), rule);
         said.insert("cache".to_owned(), said_cache);
     }
+    let shown = HeaderValue::from_static("Bearer ...");
+    let token = match &route.action {
+        Action::Proxy(upstream) => upstream.token().map(|_| &shown),
+        _ => None,
+    };
     let origin =
         forward::Origin { peer: request.ip, is_trusted, is_tls: false, port, request_id: None };
     let changed = forward::change(header, |head| {
         forward::strip(head, is_trusted);
+        forward::keep_sessions(head, &gateway.own_cookies);
         for policy in &route.policies {
             policy.upstream_request_filter(head, context);
         }
+        forward::authorize(head, token);
         forward::announce(head, &origin);
     });
     changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;

@@ -6,6 +6,11 @@ use http::{HeaderName, HeaderValue, header, request::Parts};
 use pingora::http::RequestHeader;
 
 use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
+use crate::{
+    auth::oidc::cookie::Base,
+    flow::reserved::{self, Claim},
+    policy,
+};
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -25,40 +30,6 @@ pub struct Origin<'a> {
     /// The port that it was accepted on.
     pub port: u16,
     pub request_id: Option<&'a HeaderValue>,
-}
-
-/// Whether a header claims what only we may say. Backends map other signs of a header name to `_`
-/// or `-`, so all of them count as `-` here.
-fn is_reserved(name: &str) -> Option<Claim> {
-    const PREFIXES: [&[u8]; 4] =
-        [b"x-consumer-", b"x-credential-", b"x-authenticated-", b"x-forwarded-"];
-    const NAMES: [&[u8]; 2] = [b"forwarded", b"x-real-ip"];
-    let name = name.as_bytes();
-    // Most names end here.
-    if !matches!(name.first(), Some(b'x' | b'f')) {
-        return None;
-    }
-    let is_alias = |name: &[u8], ours: &[u8]| {
-        name.len() == ours.len()
-            && name
-                .iter()
-                .zip(ours)
-                .all(|(a, b)| a == b || (*b == b'-' && !a.is_ascii_alphanumeric()))
-    };
-    let matches = PREFIXES
-        .iter()
-        .any(|prefix| name.get(..prefix.len()).is_some_and(|start| is_alias(start, prefix)))
-        || NAMES.iter().any(|ours| is_alias(name, ours));
-    let has_other_signs = name.iter().any(|b| !b.is_ascii_alphanumeric() && *b != b'-');
-    matches.then_some(if has_other_signs { Claim::Alias } else { Claim::Plain })
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
-    /// Believed of a trusted proxy.
-    Plain,
-    /// Believed of nobody.
-    Alias,
 }
 
 /// Names that we add to a request, at most.
@@ -85,7 +56,7 @@ pub fn strip(request: &mut Parts, is_trusted: bool) {
     let doomed: Vec<HeaderName> = request
         .headers
         .keys()
-        .filter(|name| match is_reserved(name.as_str()) {
+        .filter(|name| match reserved::claim(name.as_str()) {
             Some(Claim::Plain) => !is_trusted,
             Some(Claim::Alias) => true,
             None => false,
@@ -94,6 +65,21 @@ pub fn strip(request: &mut Parts, is_trusted: bool) {
         .collect();
     for name in &doomed {
         request.headers.remove(name);
+    }
+}
+
+/// Shows the upstream our own access token, in place of whatever the client sent.
+pub fn authorize(request: &mut Parts, token: Option<&HeaderValue>) {
+    if let Some(token) = token {
+        // It replaces all lines of the name.
+        request.headers.insert(header::AUTHORIZATION, token.clone());
+    }
+}
+
+/// Takes out the cookies of logins, which are for the gateway only, whatever the route is.
+pub fn keep_sessions(request: &mut Parts, own: &[Base]) {
+    if !own.is_empty() {
+        policy::remove_cookies(request, |name| own.iter().any(|it| it.owns(name)));
     }
 }
 
@@ -164,23 +150,6 @@ fn text_of(peer: IpAddr) -> HeaderValue {
 mod tests {
     use super::*;
 
-    #[test]
-    fn reserved_names_and_their_aliases_are_known() {
-        let check = |name: &str, expected| assert_eq!(is_reserved(name), expected, "{name}");
-        check("x-consumer-username", Some(Claim::Plain));
-        check("x-forwarded-for", Some(Claim::Plain));
-        check("forwarded", Some(Claim::Plain));
-        check("x-real-ip", Some(Claim::Plain));
-        check("x_consumer_username", Some(Claim::Alias));
-        check("x-consumer_username", Some(Claim::Alias));
-        check("x.real~ip", Some(Claim::Alias));
-        check("x_forwarded-for", Some(Claim::Alias));
-        check("x-consumer", None);
-        check("forwarded-x", None);
-        check("x-request-id", None);
-        check("accept", None);
-    }
-
     fn request(headers: &[(&'static str, &str)]) -> Parts {
         let mut request = http::Request::get("/").body(()).unwrap().into_parts().0;
         for (name, value) in headers {
@@ -211,6 +180,19 @@ mod tests {
         assert_eq!(it.headers["x-forwarded-port"], "8080");
         assert_eq!(it.headers["x-forwarded-proto"], "http");
         assert!(!it.headers.contains_key("x_real_ip"));
+    }
+
+    #[test]
+    fn cookies_of_logins_stay_here() {
+        let own = [Base::of("staff")];
+        let line =
+            "a=1; __Host-tollgate-staff=1.x; b=2; tollgate-staff.flow.y=z; tollgate-staffs=3";
+        let mut it = request(&[("cookie", line), ("cookie", "__Secure-tollgate-staff.hint=x")]);
+        keep_sessions(&mut it, &[]);
+        assert_eq!(it.headers.get_all("cookie").iter().count(), 2);
+        keep_sessions(&mut it, &own);
+        assert_eq!(it.headers.get_all("cookie").iter().count(), 1);
+        assert_eq!(it.headers["cookie"], "a=1; b=2; tollgate-staffs=3");
     }
 
     #[test]

@@ -43,6 +43,14 @@ fn scheme(session: &Session) -> &'static str {
     if is_tls(session) { "https" } else { "http" }
 }
 
+/// As the client sees it: a trusted proxy that ended its TLS says so.
+fn external_scheme(session: &Session, gateway: &Gateway) -> &'static str {
+    let trusted = &gateway.trusted_proxies;
+    let is_trusted = !trusted.is_empty() && trusted.contains(peer_of(session));
+    let is_told = is_trusted && client_addr::is_https(&session.req_header().headers);
+    if is_told { "https" } else { scheme(session) }
+}
+
 /// The bounds of a head, as `head` wants them.
 pub(crate) const fn limits(edge: &Edge) -> head::Limits {
     head::Limits { headers: edge.headers, size: edge.header_size, uri: edge.uri }

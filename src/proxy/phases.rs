@@ -140,9 +140,11 @@ impl ProxyHttp for Proxy {
         let is_trusted = exchange.is_peer_trusted(session);
         forward::change(request, |head| {
             forward::strip(head, is_trusted);
+            forward::keep_sessions(head, &exchange.gateway.own_cookies);
             for policy in exchange.route.iter().flat_map(|route| &route.policies) {
                 policy.upstream_request_filter(head, &exchange.context);
             }
+            forward::authorize(head, exchange.forwarding.authorization.as_ref());
             forward::announce(head, &exchange.origin(session, is_trusted));
         })
     }

@@ -80,7 +80,11 @@ fn write(
     let context = &exchange.context;
     let forwarding = &exchange.forwarding;
     let identity = context.identity.as_ref();
-    let query = request.uri.query().map(|query| mask(&exchange.gateway, query));
+    let is_secret = exchange.route.as_ref().is_some_and(|it| it.is_query_secret);
+    let query = request.uri.query().map(|query| match is_secret {
+        true => Cow::Borrowed("…"),
+        false => mask(&exchange.gateway, query),
+    });
     let revision = exchange.gateway.revision.as_str();
     let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
     proxy.access_log.write(&Record {

@@ -57,6 +57,24 @@ fn age(status: &jwks::Status, now: Now) -> Option<u64> {
     status.fetched.map(|fetched| now.unix.as_secs().saturating_sub(fetched))
 }
 
+/// The access tokens that upstreams are shown.
+fn tokens(gateway: &Gateway) -> Value {
+    let now = Now::read().unix;
+    let time = |it: u64| jiff::Timestamp::from_second(it.try_into().ok()?).ok();
+    let token = |(name, upstream): (&Arc<str>, &Arc<Upstream>)| {
+        let status = upstream.token()?.status(now);
+        let shown = json!({
+            "valid": status.is_valid,
+            "expires": status.expires.and_then(time).map(|it| it.to_string()),
+            "fetches": status.fetches,
+            "failures": status.failures,
+            "last_error": status.last_error,
+        });
+        Some((name.to_string(), shown))
+    };
+    Value::Object(gateway.upstreams.iter().filter_map(token).collect())
+}
+
 /// The process, as the admin API sees it.
 pub struct Controls(pub Arc<Process>);
 
@@ -101,6 +119,7 @@ impl Control for Controls {
             "cache": {"entries": cache.entries, "bytes": cache.used, "evicted": cache.evicted},
             "last_reload": last,
             "upstreams": upstreams,
+            "upstream_tokens": tokens(&gateway),
             "key_sets": key_sets(&gateway, Now::read()),
             "remembered_tokens": process.reloader.shared().tokens.len(),
         })

@@ -1,7 +1,7 @@
 //! The client for third parties that the configuration names (identity providers, verifiers). Everything
 //! is bounded: time, size of the answer, no redirects, no proxy from the environment, https unless
 //! loopback. Upstreams of routes are Pingora's, not this one's.
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
@@ -31,7 +31,7 @@ pub fn endpoint(text: &str) -> Result<Url, String> {
 }
 
 /// One request to a third party.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub method: Method,
     pub url: Url,
@@ -41,6 +41,13 @@ pub struct Request {
     pub timeout: Duration,
     /// Bytes of the answer's body at most.
     pub most_bytes: usize,
+}
+
+/// Without headers and body: secrets stand in both.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.method, self.url.host_str().unwrap_or_default())
+    }
 }
 
 impl Request {
@@ -128,6 +135,28 @@ impl Client {
         };
         let answer = tokio::time::timeout(timeout, exchange).await;
         answer.unwrap_or(Err(Failure::Timeout(timeout)))
+    }
+
+    /// As [`Self::send`], for a request that may be carried out twice: once more where the exchange broke
+    /// off, since a connection that was kept open may have been closed at the same moment. Both together
+    /// take no longer than `timeout`.
+    ///
+    /// # Errors
+    /// There is no whole answer within the bounds.
+    pub async fn ask(&self, mut request: Request) -> Result<Answer, Failure> {
+        let whole = request.timeout;
+        let began = tokio::time::Instant::now();
+        match self.send(request.clone()).await {
+            Err(Failure::Failed(_)) => {
+                request.timeout = whole.saturating_sub(began.elapsed());
+                let again = self.send(request).await;
+                again.map_err(|why| match why {
+                    Failure::Timeout(_) => Failure::Timeout(whole),
+                    other => other,
+                })
+            }
+            other => other,
+        }
     }
 }
 

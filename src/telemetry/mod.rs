@@ -6,7 +6,8 @@ pub mod metrics;
 pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
-        AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome, ConsumerMetrics, LimitMetrics,
-        LimitOutcome, Metrics, RouteMetrics, UpstreamMetrics,
+        AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome,
+        LimitMetrics, LimitOutcome, Metrics, QuestionMetrics, QuestionOutcome, RouteMetrics,
+        TokenMetrics, UpstreamMetrics,
     },
 };

@@ -12,6 +12,7 @@ mod registry;
 mod retry;
 mod spec;
 mod task;
+pub mod token;
 pub mod trust;
 
 use std::{
@@ -39,6 +40,7 @@ use self::{
     outlier::may_eject,
     peer::{Material, Template},
     registry::Live,
+    token::Token,
 };
 
 /// One upstream of one snapshot. What it learns lives in the [`Registry`] and outlives it.
@@ -48,6 +50,7 @@ pub struct Upstream {
     endpoints: Arc<[Arc<Endpoint>]>,
     balancer: Balancer,
     live: Arc<Live>,
+    token: Option<Arc<Token>>,
 }
 
 /// One endpoint as `/status` and the metrics show it.
@@ -82,7 +85,17 @@ impl Upstream {
         };
         let endpoints = spec.endpoints.iter().map(endpoint).collect();
         let live = registry.upstream(&spec.name);
-        Ok(Self { balancer: Balancer::new(&spec), endpoints, live, spec })
+        Ok(Self { balancer: Balancer::new(&spec), endpoints, live, spec, token: None })
+    }
+
+    /// The same, shown this token with each request.
+    #[must_use]
+    pub fn with_token(self, token: Option<Arc<Token>>) -> Self {
+        Self { token, ..self }
+    }
+
+    pub const fn token(&self) -> Option<&Arc<Token>> {
+        self.token.as_ref()
     }
 
     pub const fn spec(&self) -> &Spec {

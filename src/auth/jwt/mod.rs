@@ -114,7 +114,7 @@ impl Jwt {
         } else {
             self.verifier.verify_or_wait(&found.token, now).await
         };
-        let Verified { claims, from, until, key } = verified.map_err(|failure| {
+        let Verified { claims, from, until, key, .. } = verified.map_err(|failure| {
             let refused = self.refused(failure.reason, failure.cause);
             if failure.is_foreign { refused.foreign() } else { refused }
         })?;

@@ -43,8 +43,9 @@ pub struct Verified {
     /// Seconds since the epoch from and until which it is good, the leeway included.
     pub from: u64,
     pub until: Option<u64>,
-    /// That signed it.
+    /// That signed it, with this algorithm.
     pub key: Arc<Key>,
+    pub algorithm: Algorithm,
 }
 
 /// Why a token is not good. Names claims, never what stands in them.
@@ -113,7 +114,7 @@ impl Verifier {
             let cause = format!("no claim `{}`", missing.as_str());
             return Err(Failure::new(Reason::Malformed, cause));
         }
-        Ok(Verified { claims: token.claims, from, until, key })
+        Ok(Verified { claims: token.claims, from, until, key, algorithm })
     }
 
     fn signer(

@@ -7,12 +7,15 @@ mod cache;
 mod consumers;
 mod edge;
 mod limits;
+mod logins;
+mod metadata;
+mod oauth;
 mod routes;
 mod upstreams;
 mod words;
 
 pub use self::words::name;
-use std::{path::Path as FilePath, sync::Arc};
+use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use ahash::AHashMap;
 
@@ -21,7 +24,9 @@ use crate::{
     auth::jwks::KeySet,
     config::{Revision, raw},
     diagnostic::{Path, Problems},
+    shared::background::Background,
     telemetry::metrics::UNROUTED,
+    upstream::Upstream,
 };
 
 /// Compiles against `shared`, which keeps its counters. Nothing that runs is touched.
@@ -48,6 +53,7 @@ pub fn compile(
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
     let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);
     let cache_memory = cache::memory(raw, &root, &mut problems);
+    let documents = metadata::documents(raw, &root, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
@@ -55,12 +61,15 @@ pub fn compile(
         upstreams: &upstreams,
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
+        documents: &documents,
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
 
     if !problems.is_empty() {
         return Err(problems);
     }
+    let key_sets = key_sets(&authenticators);
+    let background = background(authenticators.background, &upstreams);
     Ok(Gateway {
         revision: revision.clone(),
         process,
@@ -82,8 +91,9 @@ pub fn compile(
             shared.metrics.authenticator(name)
         }),
         cache_memory,
-        key_sets: key_sets(&authenticators),
-        background: authenticators.background.into(),
+        key_sets,
+        own_cookies: logins::cookies(&authenticators.by_name),
+        background,
         secret_parameters: authenticators::secret_parameters(raw),
     })
 }
@@ -92,6 +102,16 @@ pub fn compile(
 fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
     let all = authenticators.by_name.values();
     all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
+}
+
+/// Everything that must be kept fresh while the snapshot runs.
+fn background(
+    mut all: Vec<Arc<dyn Background>>,
+    upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+) -> Box<[Arc<dyn Background>]> {
+    let tokens = upstreams.values().filter_map(|it| it.token());
+    all.extend(tokens.map(|it| it.clone() as Arc<dyn Background>));
+    all.into()
 }
 
 fn counted<'a, T>(

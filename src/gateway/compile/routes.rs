@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
     limits::{self, Plans},
+    logins, metadata,
     words::{name, number_or, resolve, size_or, unknown},
 };
 use crate::{
@@ -39,6 +40,7 @@ pub(super) struct Scene<'a> {
     pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
     pub request_body: u64,
     pub auth_failures: u64,
+    pub documents: &'a [metadata::Document],
 }
 
 pub(super) fn compile(
@@ -71,6 +73,12 @@ pub(super) fn compile(
         }
     }
     if problems.is_empty() {
+        for document in scene.documents {
+            document.check(raws, &specs, &at, problems);
+        }
+        logins::add(&mut specs, &mut routes, scene, root, problems);
+    }
+    if problems.is_empty() {
         for (loser, winner) in Matcher::shadowed(&specs) {
             let message =
                 format!("routes[{winner}] has the very same match: this one is never reached");
@@ -80,6 +88,10 @@ pub(super) fn compile(
                 "give one of them a `priority`",
             );
         }
+    }
+    for (spec, route) in scene.documents.iter().map(|it| it.route(scene)) {
+        specs.push(spec);
+        routes.push(Arc::new(route));
     }
     (Matcher::compile(specs), routes.into())
 }
@@ -179,6 +191,7 @@ impl Declared<'_> {
             cache,
             allows_encoded_slash: encoded.contains("slash"),
             allows_encoded_nul: encoded.contains("nul"),
+            is_query_secret: false,
             metrics: scene.shared.metrics.route(self.id),
         })
     }
@@ -228,8 +241,11 @@ impl Declared<'_> {
                 any.push(it.clone());
             }
         }
+        // Whichever of them knows the caller: what one of them says, nobody else may.
+        let upstream_headers = any.iter().flat_map(|it| it.upstream_headers()).cloned().collect();
         Some(Authenticate {
             any: any.into(),
+            upstream_headers,
             pass_credentials: self.route.pass_credentials.unwrap_or(false),
             flood: scene.shared.flood.clone(),
             failures_per_second: scene.auth_failures,
@@ -412,6 +428,7 @@ impl Declared<'_> {
             .map_err(|_| format!("`{}` is not a media type", content_type.escape_debug()));
         let content_type = problems.keep(&at.key("content_type"), content_type)?;
         let status = StatusCode::from_u16(status).ok()?;
-        Some(Action::Respond(Respond { status, body: body.into(), content_type }))
+        let body = body.into();
+        Some(Action::Respond(Respond { status, body, content_type, headers: Box::default() }))
     }
 }

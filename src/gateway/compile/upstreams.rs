@@ -4,14 +4,20 @@ use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc, time::Durati
 use http::HeaderName;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::words::{choice_or, duration_or, name, number_or, unknown};
+use super::{
+    consumers::scope,
+    oauth,
+    words::{choice_or, duration_or, name, number_or, unknown},
+};
 use crate::{
     config::raw::{self, Choice, Word},
     diagnostic::{Path, Problems},
     gateway::Shared,
+    shared::http_client::Url,
     upstream::{
         Balance, ClientIdentity, EndpointSpec, HashOn, Health, Outlier, Protocol, Retry, RetryOn,
         Spec, Timeouts, Tls, Upstream,
+        token::{self, Token},
     },
     value::secret::Secret,
 };
@@ -29,12 +35,17 @@ pub(super) fn compile(
         problems.keep(&at, name(label));
         let before = problems.0.len();
         let spec = spec(label, raw, base_dir, &at, problems);
+        let token = raw.credentials.as_ref().and_then(|it| {
+            let at = at.key("credentials");
+            token(label, it, shared, &at, problems)
+        });
         if problems.0.len() > before {
             // Routes still find the name: one mistake is one problem.
             continue;
         }
         let upstream = Upstream::new(spec, &shared.endpoints);
         if let Some(upstream) = problems.keep(&at, upstream) {
+            let upstream = upstream.with_token(token.map(Arc::new));
             upstreams.insert(Arc::from(label.as_str()), Arc::new(upstream));
         }
     }
@@ -88,6 +99,50 @@ fn spec(
         keepalive: number_or(raw.keepalive, 512_usize, 0..=65_536, &at.key("keepalive"), problems),
         tls: raw.tls.as_ref().and_then(|raw| tls(raw, base_dir, &at.key("tls"), problems)),
     }
+}
+
+/// The access token that it is shown.
+fn token(
+    label: &str,
+    raw: &raw::Credentials,
+    shared: &Shared,
+    at: &Path,
+    problems: &mut Problems,
+) -> Option<Token> {
+    let Some(raw) = &raw.client_credentials else {
+        problems.add(at, "`client_credentials` is missing");
+        return None;
+    };
+    let at = at.key("client_credentials");
+    let url = oauth::endpoint(raw.token_url.as_ref(), "token_url", &at, problems);
+    let registration = oauth::Registration {
+        id: raw.client_id.as_ref(),
+        secret: raw.client_secret.as_ref(),
+        auth_method: raw.auth_method.as_ref(),
+    };
+    let client = oauth::client(&registration, &at, problems);
+    let mut scopes = Vec::new();
+    for (index, Word(word)) in raw.scopes.iter().flatten().enumerate() {
+        if problems.keep(&at.key("scopes").index(index), scope(word)).is_some() {
+            scopes.push(word.as_str());
+        }
+    }
+    let resource = raw.resource.as_ref().map(|it| it.0.clone());
+    if resource.as_ref().is_some_and(|it| Url::parse(it).is_err() || it.contains('#')) {
+        let message = "is not an absolute URI without a fragment (RFC 8707)";
+        problems.add(&at.key("resource"), message);
+    }
+    let config = token::Config { url: url?, client: client?, scope: scopes.join(" "), resource };
+    let key = format!(
+        "{label}\0{}\0{}\0{}\0{:?}",
+        config.url,
+        config.client.id(),
+        config.scope,
+        config.resource
+    );
+    let store = shared.upstream_tokens.get_or_make(&key, || Ok::<_, String>(Default::default()));
+    let (store, http) = (problems.keep(&at, store)?, shared.http_client.clone());
+    Some(Token::new(label.into(), config, store, http, shared.metrics.token(label)))
 }
 
 fn endpoints(raw: &raw::Upstream, at: &Path, problems: &mut Problems) -> Vec<EndpointSpec> {

@@ -15,7 +15,7 @@ use prometheus::{
 use super::{
     handles::{
         AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics, LimitMetrics,
-        RouteMetrics, UpstreamMetrics,
+        QuestionMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
     histogram::Histogram,
     keep::Keep,
@@ -34,6 +34,10 @@ pub struct Cells {
     pub authenticators: Keep<Arc<str>, AuthMetrics>,
     /// By authenticator.
     pub key_sets: Keep<Arc<str>, KeySetMetrics>,
+    /// By authenticator: those that ask somebody else.
+    pub questions: Keep<Arc<str>, QuestionMetrics>,
+    /// By upstream: those that are sent one.
+    pub tokens: Keep<Arc<str>, TokenMetrics>,
     pub limits: Keep<Arc<str>, LimitMetrics>,
     /// By route.
     pub caches: Keep<Arc<str>, CacheMetrics>,
@@ -104,6 +108,21 @@ const JWKS_ERRORS: Family = Family(
     "Fetches that brought no good set of keys.",
     &["authenticator"],
 );
+const QUESTIONS: Family = Family(
+    "tollgate_auth_questions_total",
+    "Questions to somebody else about a credential, by authenticator and what came of them.",
+    &["authenticator", "result"],
+);
+const TOKENS: Family = Family(
+    "tollgate_upstream_token_fetches_total",
+    "Access tokens asked for by client credentials, by upstream.",
+    &["upstream", "result"],
+);
+const TOKEN_EXPIRY: Family = Family(
+    "tollgate_upstream_token_expiry_timestamp_seconds",
+    "When the upstream's access token expires; 0 if there is none or it does not say.",
+    &["upstream"],
+);
 const LIMIT: Family = Family("tollgate_limit_total", "What each limit said.", &["limit", "result"]);
 const LIMIT_KEYS: Family =
     Family("tollgate_limit_keys", "Keys that the limits count at present.", &[]);
@@ -141,6 +160,9 @@ const FAMILIES: &[&Family] = &[
     &JWKS_AGE,
     &JWKS_KEYS,
     &JWKS_ERRORS,
+    &QUESTIONS,
+    &TOKENS,
+    &TOKEN_EXPIRY,
     &LIMIT,
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
@@ -160,6 +182,8 @@ impl Cells {
             endpoints: Keep::new(),
             authenticators: Keep::new(),
             key_sets: Keep::new(),
+            questions: Keep::new(),
+            tokens: Keep::new(),
             limits: Keep::new(),
             caches: Keep::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
@@ -179,6 +203,8 @@ impl Cells {
         self.endpoints.sweep();
         self.authenticators.sweep();
         self.key_sets.sweep();
+        self.questions.sweep();
+        self.tokens.sweep();
         self.limits.sweep();
         self.caches.sweep();
     }
@@ -297,6 +323,27 @@ impl Cells {
         ]
     }
 
+    fn third_parties(&self) -> [MetricFamily; 3] {
+        let mut questions = vec![];
+        for (name, metrics) in self.questions.all() {
+            questions.extend(metrics.counts().map(|(labels, count)| {
+                counter(&QUESTIONS, &[&[&*name], labels].concat(), number(count))
+            }));
+        }
+        let (mut fetches, mut expiries) = (vec![], vec![]);
+        for (name, metrics) in self.tokens.all() {
+            fetches.extend(metrics.fetches.counts().map(|(labels, count)| {
+                counter(&TOKENS, &[&[&*name], labels].concat(), number(count))
+            }));
+            expiries.push(gauge(&TOKEN_EXPIRY, &[&name], number(metrics.expires.load(Relaxed))));
+        }
+        [
+            family(&QUESTIONS, MetricType::COUNTER, questions),
+            family(&TOKENS, MetricType::COUNTER, fetches),
+            family(&TOKEN_EXPIRY, MetricType::GAUGE, expiries),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -343,6 +390,7 @@ impl Collector for Exposition {
         families.extend(self.cells.key_sets());
         families.extend(self.cells.decisions());
         families.extend(self.cells.cache());
+        families.extend(self.cells.third_parties());
         families
     }
 }

@@ -132,6 +132,12 @@ macro_rules! outcomes {
 
         pub struct $metrics([AtomicU64; $outcome::LABELS.len()]);
 
+        impl std::fmt::Debug for $metrics {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($metrics))
+            }
+        }
+
         impl $metrics {
             pub(super) const fn new() -> Self {
                 Self([const { AtomicU64::new(0) }; $outcome::LABELS.len()])
@@ -156,6 +162,8 @@ outcomes! {
     /// How an attempt to authenticate ended, as the labels `result` and `reason`.
     AuthOutcome counted by AuthMetrics {
         Accepted = "accepted" "ok";
+        /// A step of a login or a logout: the gateway answered itself.
+        Login = "answered" "login";
         /// No credential of this kind in the request.
         Missing = "rejected" "missing";
         Malformed = "rejected" "malformed";
@@ -192,6 +200,49 @@ outcomes! {
         Miss = "miss";
         /// Fetched, and not kept.
         Bypass = "bypass";
+    }
+}
+
+outcomes! {
+    /// What came of a question to somebody else about a credential, as the label `result`.
+    QuestionOutcome counted by QuestionMetrics {
+        /// Known already.
+        Remembered = "remembered";
+        Answered = "answered";
+        /// No answer that can be used, and nothing known that could take its place.
+        Failed = "failed";
+        /// An older answer had to do.
+        Stale = "stale";
+        /// Too many questions at a time: not put.
+        Busy = "busy";
+        /// Let through all the same (`on_outage: allow`); counted as failed too.
+        Allowed = "allowed";
+    }
+}
+
+outcomes! {
+    /// What came of asking for an upstream's access token, as the label `result`.
+    FetchOutcome counted by FetchMetrics {
+        Success = "success";
+        Failure = "failure";
+    }
+}
+
+/// The access token that an upstream is sent.
+#[derive(Debug)]
+pub struct TokenMetrics {
+    pub fetches: FetchMetrics,
+    pub(super) expires: AtomicU64,
+}
+
+impl TokenMetrics {
+    pub(super) const fn new() -> Self {
+        Self { fetches: FetchMetrics::new(), expires: AtomicU64::new(0) }
+    }
+
+    /// Seconds since the epoch; 0: there is none, or it does not say.
+    pub fn set_expires(&self, seconds: u64) {
+        self.expires.store(seconds, Relaxed);
     }
 }
 

@@ -22,7 +22,8 @@ use prometheus::{
 pub use self::{
     handles::{
         AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome, ConsumerMetrics, EndpointMetrics,
-        KeySetMetrics, LimitMetrics, LimitOutcome, RouteMetrics, UpstreamMetrics,
+        FetchOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome,
+        RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
     status::Method,
 };
@@ -153,6 +154,16 @@ impl Metrics {
     /// The keys of an authenticator, by its name.
     pub fn key_set(&self, authenticator: &str) -> Arc<KeySetMetrics> {
         self.cells.key_sets.get_or_make(&authenticator.into(), KeySetMetrics::new)
+    }
+
+    /// Of an authenticator that asks somebody else.
+    pub fn questions(&self, authenticator: &str) -> Arc<QuestionMetrics> {
+        self.cells.questions.get_or_make(&authenticator.into(), QuestionMetrics::new)
+    }
+
+    /// Of an upstream that is sent an access token of ours.
+    pub fn token(&self, upstream: &str) -> Arc<TokenMetrics> {
+        self.cells.tokens.get_or_make(&upstream.into(), TokenMetrics::new)
     }
 
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {

@@ -43,6 +43,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(limit),
         Box::new(metrics.cache("r")),
         Box::new(key_set),
+        Box::new(metrics.questions("partners")),
+        Box::new(metrics.token("u")),
     ];
     (metrics, held)
 }

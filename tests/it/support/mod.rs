@@ -2,6 +2,7 @@
 mod client;
 mod gateway;
 mod issuer;
+mod provider;
 mod secrets;
 mod upstream;
 mod wire;
@@ -15,6 +16,7 @@ use std::{
 pub use client::{Connection, Request, Response};
 pub use gateway::{Exit, Gateway, run_tollgate};
 pub use issuer::Issuer;
+pub use provider::{Provider, Visitor};
 pub use secrets::{basic_header, hash_of, key, password_hash};
 pub use upstream::{Behaviour, Gate, Recorded, Upstream, reply};
 

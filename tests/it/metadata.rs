@@ -1,0 +1,87 @@
+//! The metadata of a protected resource (RFC 9728): where it is, who may read it, and who points there.
+use crate::support::{Gateway, Upstream};
+
+const PUBLISHED: &str = "
+upstreams: {up: {endpoints: [{url: $UP}]}}
+authenticators:
+  partners:
+    introspection:
+      url: http://127.0.0.1:9/introspect
+      client_id: gateway
+      client_secret: gateway-secret
+      issuer: https://id.test/
+      resource: https://api.test/orders
+  more:
+    introspection:
+      url: http://127.0.0.1:9/introspect
+      client_id: gateway
+      client_secret: gateway-secret
+      issuer: https://id2.test/
+      resource: https://api.test/orders
+  root:
+    introspection:
+      url: http://127.0.0.1:9/introspect
+      client_id: gateway
+      client_secret: gateway-secret
+      issuer: https://id.test/
+      resource: https://root.test
+routes:
+  - {id: orders, match: {hosts: [api.test], paths: [/*]}, auth: [partners, more], upstream: up}
+  - {id: root, match: {hosts: ['*.test', root.test]}, auth: [root], upstream: up}
+";
+
+const PATH: &str = "/.well-known/oauth-protected-resource";
+
+#[test]
+fn anybody_may_read_where_tokens_come_from() {
+    let upstream = Upstream::saying("ok");
+    let gateway = Gateway::start(PUBLISHED, &[("UP", &upstream.url())]);
+    let response = gateway.get(&format!("{PATH}/orders")).host("api.test").send();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+    let document = response.json();
+    assert_eq!(document["resource"], "https://api.test/orders");
+    let servers = serde_json::json!(["https://id.test/", "https://id2.test/"]);
+    assert_eq!(document["authorization_servers"], servers);
+    assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header"]));
+    let head = gateway.request("HEAD", &format!("{PATH}/orders")).host("API.test:8080").send();
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    let root = gateway.get(&format!("{PATH}?x=1")).host("root.test").send();
+    assert_eq!(root.json()["resource"], "https://root.test");
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn a_refusal_points_to_it() {
+    let upstream = Upstream::saying("ok");
+    let gateway = Gateway::start(PUBLISHED, &[("UP", &upstream.url())]);
+    let orders =
+        "resource_metadata=\"https://api.test/.well-known/oauth-protected-resource/orders\"";
+    let response = gateway.get("/a").host("api.test").send();
+    response.assert_problem(401, "credential_required");
+    let expected = format!("Bearer realm=\"tollgate\", {orders}");
+    assert_eq!(response.headers.all("www-authenticate"), [&*expected]);
+    let malformed = gateway.get("/a").host("api.test").header("Authorization", "Bearer a,b").send();
+    malformed.assert_problem(401, "credential_invalid");
+    let expected = format!("Bearer realm=\"tollgate\", error=\"invalid_token\", {orders}");
+    assert_eq!(malformed.headers.all("www-authenticate")[0], expected);
+}
+
+#[test]
+fn it_is_nowhere_else() {
+    let upstream = Upstream::saying("ok");
+    let gateway = Gateway::start(PUBLISHED, &[("UP", &upstream.url())]);
+    let check = |method: &str, host: &str, path: &str, expected: u16| {
+        let status = gateway.request(method, path).host(host).status();
+        assert_eq!(status, expected, "{method} {host} {path}");
+    };
+    check("GET", "api.test", PATH, 401);
+    check("GET", "api.test", &format!("{PATH}/other"), 401);
+    check("GET", "api.test", &format!("{PATH}/orders/"), 401);
+    check("GET", "other.test", PATH, 401);
+    check("GET", "elsewhere.example", &format!("{PATH}/orders"), 404);
+    check("POST", "root.test", PATH, 401);
+    // Dots and encoded letters lead to the same path, and to nothing that is not public.
+    check("GET", "api.test", &format!("/a/..{PATH}/%6frders"), 200);
+}
