@@ -5,18 +5,24 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::{
-    policy::Policy, telemetry::RouteMetrics, upstream::Upstream, value::template::Template,
+    policy::{Policy, report::Mode},
+    telemetry::{ReportMetrics, RouteMetrics},
+    upstream::Upstream,
+    value::template::Template,
 };
 
 pub struct Route {
     pub id: Arc<str>,
     pub policies: Box<[Policy]>,
+    pub mode: Mode,
     pub action: Action,
     /// Whether `%2F` (and `%5C`) may stand in the path.
     pub allows_encoded_slash: bool,
     /// Whether `%00` may stand in the path.
     pub allows_encoded_nul: bool,
     pub metrics: Arc<RouteMetrics>,
+    /// Of a route that only reports.
+    pub reported: Option<Arc<ReportMetrics>>,
 }
 
 /// What is done with a request that the policies let through.

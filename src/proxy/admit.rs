@@ -43,9 +43,8 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     let question = question(&exchange.context.host, session.req_header());
     let route = encoded.check(find(&question, &gateway))?.clone();
     exchange.route = Some(route.clone());
-    for policy in &route.policies {
-        policy.request_filter(session.req_header(), &mut exchange.context).await?;
-    }
+    let request = session.req_header();
+    policy::report::run(&route.policies, route.mode, request, &mut exchange.context).await?;
     Ok(act(session, exchange, &route)?)
 }
 

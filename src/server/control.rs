@@ -7,6 +7,7 @@ use super::Process;
 use crate::{
     admin::{Control, Token},
     flow::clock::Now,
+    policy::report::Mode,
     proxy::explain,
     upstream::{EndpointStatus, Upstream},
 };
@@ -61,6 +62,8 @@ impl Control for Controls {
             .iter()
             .map(|(name, upstream)| (name.to_string(), endpoints(upstream)))
             .collect();
+        let reports = gateway.routes.iter().filter(|it| it.mode == Mode::Report);
+        let reports: Vec<_> = reports.map(|it| &*it.id).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
@@ -70,6 +73,7 @@ impl Control for Controls {
             "uptime_seconds": process.started.elapsed().as_secs(),
             "workers": gateway.process.workers,
             "routes": gateway.routes.len(),
+            "report": reports,
             "consumers": gateway.consumers.len(),
             "connections": process.connections.open(),
             "descriptors_exhausted": process.connections.is_exhausted(),

@@ -6,7 +6,7 @@ pub mod metrics;
 pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
-        AuthMetrics, AuthOutcome, ConsumerMetrics, LimitMetrics, LimitOutcome, Metrics,
-        RouteMetrics, UpstreamMetrics,
+        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, ConsumerMetrics, LimitMetrics,
+        LimitOutcome, Metrics, ReportMetrics, RouteMetrics, UpstreamMetrics,
     },
 };

@@ -12,6 +12,7 @@
 
 mod admin;
 mod auth;
+mod authorize;
 mod cli;
 mod demo;
 mod exhaustion;

@@ -211,7 +211,7 @@ fn words(
 }
 
 /// RFC 6749 section 3.3.
-fn scope(text: &str) -> Result<(), String> {
+pub(super) fn scope(text: &str) -> Result<(), String> {
     let is_fine = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
     if text.is_empty() || !text.chars().all(is_fine) {
         return Err(format!("`{}` is not a scope (RFC 6749 section 3.3)", text.escape_debug()));

@@ -14,7 +14,8 @@ use prometheus::{
 
 use super::{
     handles::{
-        AuthMetrics, ConsumerMetrics, EndpointMetrics, LimitMetrics, RouteMetrics, UpstreamMetrics,
+        AccessMetrics, AuthMetrics, ConsumerMetrics, EndpointMetrics, LimitMetrics, ReportMetrics,
+        RouteMetrics, UpstreamMetrics,
     },
     histogram::Histogram,
     keep::Keep,
@@ -31,6 +32,10 @@ pub struct Cells {
     /// By upstream and endpoint.
     pub endpoints: Keep<(Arc<str>, Arc<str>), EndpointMetrics>,
     pub authenticators: Keep<Arc<str>, AuthMetrics>,
+    /// By route.
+    pub accesses: Keep<Arc<str>, AccessMetrics>,
+    /// By route.
+    pub reports: Keep<Arc<str>, ReportMetrics>,
     pub limits: Keep<Arc<str>, LimitMetrics>,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
@@ -81,6 +86,16 @@ const AUTH: Family = Family(
     "Attempts to authenticate, by authenticator and how they ended.",
     &["authenticator", "result", "reason"],
 );
+const AUTHORIZE: Family = Family(
+    "tollgate_authorize_total",
+    "What `ip` and `authorize` of a route decided, by the rule that did.",
+    &["route", "result", "rule"],
+);
+const REPORTED: Family = Family(
+    "tollgate_reported_total",
+    "Requests that a route with `mode: report` would have refused, by code.",
+    &["route", "code"],
+);
 const LIMIT: Family = Family("tollgate_limit_total", "What each limit said.", &["limit", "result"]);
 const LIMIT_KEYS: Family =
     Family("tollgate_limit_keys", "Keys that the limits count at present.", &[]);
@@ -92,7 +107,7 @@ const LIMIT_EVICTED: Family = Family(
 const REJECTIONS: Family =
     Family("tollgate_rejections_total", "Requests that the gateway refused, by code.", &["code"]);
 
-const FAMILIES: [&Family; 12] = [
+const FAMILIES: [&Family; 14] = [
     &REQUESTS,
     &DURATION,
     &OVERHEAD,
@@ -101,6 +116,8 @@ const FAMILIES: [&Family; 12] = [
     &UPSTREAM_RETRIES,
     &ENDPOINT_UP,
     &AUTH,
+    &AUTHORIZE,
+    &REPORTED,
     &LIMIT,
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
@@ -115,6 +132,8 @@ impl Cells {
             upstreams: Keep::new(),
             endpoints: Keep::new(),
             authenticators: Keep::new(),
+            accesses: Keep::new(),
+            reports: Keep::new(),
             limits: Keep::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
@@ -129,6 +148,8 @@ impl Cells {
         self.upstreams.sweep();
         self.endpoints.sweep();
         self.authenticators.sweep();
+        self.accesses.sweep();
+        self.reports.sweep();
         self.limits.sweep();
     }
 
@@ -211,6 +232,29 @@ impl Cells {
         ]
     }
 
+    fn access(&self) -> [MetricFamily; 2] {
+        let mut access = vec![];
+        for (route, metrics) in self.accesses.all() {
+            // As with all that is counted by route: nothing before its first request.
+            if metrics.counts().any(|(_, count)| count > 0) {
+                access.extend(metrics.counts().map(|(labels, count)| {
+                    counter(&AUTHORIZE, &[&[&*route], labels].concat(), number(count))
+                }));
+            }
+        }
+        let mut reported = vec![];
+        for (route, metrics) in self.reports.all() {
+            let counts = metrics.counts();
+            reported.extend(
+                counts.map(|(code, count)| counter(&REPORTED, &[&route, code], number(count))),
+            );
+        }
+        [
+            family(&AUTHORIZE, MetricType::COUNTER, access),
+            family(&REPORTED, MetricType::COUNTER, reported),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -254,6 +298,7 @@ impl Collector for Exposition {
         families.push(self.cells.consumers());
         families.extend(self.cells.upstreams());
         families.extend(self.cells.decisions());
+        families.extend(self.cells.access());
         families
     }
 }

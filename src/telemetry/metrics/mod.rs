@@ -21,8 +21,8 @@ use prometheus::{
 
 pub use self::{
     handles::{
-        AuthMetrics, AuthOutcome, ConsumerMetrics, EndpointMetrics, LimitMetrics, LimitOutcome,
-        RouteMetrics, UpstreamMetrics,
+        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, ConsumerMetrics, EndpointMetrics,
+        LimitMetrics, LimitOutcome, ReportMetrics, RouteMetrics, UpstreamMetrics,
     },
     status::Method,
 };
@@ -148,6 +148,16 @@ impl Metrics {
 
     pub fn authenticator(&self, name: &str) -> Arc<AuthMetrics> {
         self.cells.authenticators.get_or_make(&name.into(), AuthMetrics::new)
+    }
+
+    /// What `ip` and `authorize` of a route decide.
+    pub fn access(&self, route: &str) -> Arc<AccessMetrics> {
+        self.cells.accesses.get_or_make(&route.into(), AccessMetrics::new)
+    }
+
+    /// What a route that only reports would have refused.
+    pub fn report(&self, route: &str) -> Arc<ReportMetrics> {
+        self.cells.reports.get_or_make(&route.into(), ReportMetrics::new)
     }
 
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
