@@ -39,14 +39,15 @@ impl Policy {
     /// # Errors
     /// The refusal, or another answer, to end with.
     pub async fn request_filter(&self, request: &Parts, context: &mut Context) -> Result<(), Stop> {
-        Ok(match self {
+        match self {
             Self::Ip(it) => it.request_filter(context)?,
             Self::BodyLimit(it) => it.request_filter(request, context)?,
             Self::Authenticate(it) => it.request_filter(request, context).await?,
             Self::Authorize(it) => it.request_filter(request, context)?,
             Self::RateLimit(it) => it.request_filter(request, context)?,
             Self::Concurrency(it) => it.request_filter(request, context)?,
-        })
+        }
+        Ok(())
     }
 
     /// Changes what the upstream gets. Runs again on each try, always from the client's request.

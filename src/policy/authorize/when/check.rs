@@ -83,9 +83,13 @@ impl<'a> Checker<'a> {
             let message = format!("`{name}` is no value by itself");
             return Err(self.mistake(node, message).hint(format!("there is {}", shown.join(", "))));
         }
+        let mistake = self.mistake(node, format!("unknown variable `{name}`"));
+        if let Some((variable, _)) = VARIABLES.iter().find(|(_, names)| names.contains(&name)) {
+            return Err(mistake.hint(format!("did you mean `{variable}.{name}`?")));
+        }
         let known = VARIABLES.iter().map(|(it, _)| *it);
         let known: Vec<&str> = known.chain(self.scope.iter().map(|(it, _)| *it)).collect();
-        Err(unknown(self.mistake(node, format!("unknown variable `{name}`")), name, &known))
+        Err(unknown(mistake, name, &known))
     }
 
     /// The names behind the dot of a variable of ours; none for one that a loop has of that name.

@@ -65,8 +65,8 @@ impl Facts<'_> {
             "path" => text(self.request.uri.path()),
             "host" => text(self.host),
             "scheme" => text(self.scheme),
-            "query" => Table::new(Rows::Query(self.request.uri.query().unwrap_or(""))),
-            "headers" => Table::new(Rows::Headers(&self.request.headers)),
+            "query" => Table::of(Rows::Query(self.request.uri.query().unwrap_or(""))),
+            "headers" => Table::of(Rows::Headers(&self.request.headers)),
             "ip" => CowVal::owned(CelString::from(self.client.to_canonical().to_string())),
             _ => return None,
         })
@@ -80,7 +80,7 @@ impl Facts<'_> {
             "groups" => words(consumer.map_or(&[][..], |it| &it.groups)),
             "scopes" => words(&credential.scopes),
             "credential" => text(credential.id.as_str()),
-            "claims" => Table::new(Rows::Claims(credential.claims.as_deref())),
+            "claims" => Table::of(Rows::Claims(credential.claims.as_deref())),
             "authenticator" => text(self.authenticator),
             _ => return None,
         })
@@ -202,7 +202,7 @@ fn json<'t>(
 }
 
 impl<'t> Table<'t> {
-    fn new(rows: Rows<'t>) -> CowVal<'t, 't> {
+    fn of(rows: Rows<'t>) -> CowVal<'t, 't> {
         CowVal::owned(Self { rows, names: OnceLock::new() })
     }
 
