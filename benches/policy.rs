@@ -1,6 +1,7 @@
 //! What one request pays for the policies of its route, all of them: API key, the plan's limit, the
 //! route's limit and its concurrency, as compiled from a configuration of 10 and of 10,000 consumers.
-//! Each request is of the next consumer.
+//! Each request is of the next consumer. And what each rule of `authorize` and `ip` costs by itself, and
+//! a `when` when the configuration is compiled.
 #![allow(clippy::panic, reason = "a benchmark that cannot be set up has nothing to say")]
 
 use std::{
@@ -20,7 +21,7 @@ use tollgate::{
     config,
     flow::clock::Now,
     gateway::{Gateway, Shared},
-    policy::Context,
+    policy::{Context, Policy, authorize::when::When},
     reload,
 };
 
@@ -100,5 +101,76 @@ fn chain(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, chain);
+/// The rules that are measured, each as it stands on a route.
+const RULES: [(&str, &str); 7] = [
+    ("none", ""),
+    (
+        "ip_of_10",
+        "ip: {allow: [10.0.0.0/8, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, 10.4.0.0/16, \
+      172.16.0.0/12, 192.168.0.0/16, 192.0.2.0/24, 198.51.100.0/24, 127.0.0.0/8]}",
+    ),
+    ("groups", "authorize: {groups: [b, c]}"),
+    ("scopes", "authorize: {scopes: [a, b]}"),
+    ("when_method", "authorize: {when: 'request.method == \"GET\"'}"),
+    (
+        "when_documented",
+        "authorize: {when: 'request.method == \"POST\" || \"b\" in identity.scopes'}",
+    ),
+    (
+        "when_path_query_header",
+        "authorize: {when: 'request.path.matches(\"^/orders(/|$)\") && \
+      request.query.page == \"2\" && \"x-api-key\" in request.headers'}",
+    ),
+];
+
+fn ruled(rule: &str) -> Gateway {
+    let hash = Sha256::digest(key(0));
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let yaml = format!(
+        "version: 1\n\
+         listeners: [{{name: http, address: \"127.0.0.1:8080\"}}]\n\
+         consumers: {{c: {{groups: [a, b, c], api_keys: [{{id: k, hash: \"sha256:{hash}\", scopes: [a, b]}}]}}}}\n\
+         routes:\n\
+         - {{id: all, match: {{paths: [/*]}}, auth: [api_key], {rule}, respond: {{status: 204}}}}\n"
+    )
+    .replace(", ,", ",");
+    let base = Path::new(".");
+    let shared = Shared::new().unwrap_or_else(|why| panic!("{why}"));
+    let loaded = config::parse(&yaml, "bench.yaml", base);
+    reload::check(loaded, base, &shared).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn rules(criterion: &mut Criterion) {
+    let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let request = request(0);
+    for (name, rule) in RULES {
+        let gateway = ruled(rule);
+        let Some(route) = gateway.routes.first() else { return };
+        let mut context = Context::new(Now::read(), client);
+        // Once in front: the rules find the caller known.
+        for policy in &route.policies {
+            if now(policy.request_filter(&request, &mut context)).is_err() {
+                panic!("refused");
+            }
+        }
+        let is_rule = |it: &&Policy| matches!(it, Policy::Ip(_) | Policy::Authorize(_));
+        let rules: Vec<&Policy> = route.policies.iter().filter(is_rule).collect();
+        criterion.bench_function(&format!("policy/rule/{name}"), |bencher| {
+            bencher.iter(|| {
+                for policy in &rules {
+                    if now(policy.request_filter(&request, &mut context)).is_err() {
+                        panic!("refused");
+                    }
+                }
+                black_box(&context);
+            });
+        });
+    }
+    let documented = "request.method == \"GET\" || \"orders:write\" in identity.scopes";
+    criterion.bench_function("policy/when_compiled", |bencher| {
+        bencher.iter(|| black_box(When::compile(black_box(documented))).is_ok());
+    });
+}
+
+criterion_group!(benches, chain, rules);
 criterion_main!(benches);

@@ -56,6 +56,8 @@ pub struct Path(pub Vec<Step>);
 pub enum Step {
     Key(String),
     Index(usize),
+    /// So many characters into a word. The last step, if there is one.
+    Offset(usize),
 }
 
 impl Path {
@@ -78,6 +80,14 @@ impl Path {
         Self(steps)
     }
 
+    /// A place within the word at this path.
+    #[must_use]
+    pub fn offset(&self, characters: usize) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Offset(characters));
+        Self(steps)
+    }
+
     /// Whether this is `other`, or `other` is somewhere inside it.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
@@ -92,6 +102,8 @@ impl fmt::Display for Path {
         for (depth, step) in self.0.iter().enumerate() {
             match step {
                 Step::Index(index) => write!(f, "[{index}]")?,
+                // The line and the column say it.
+                Step::Offset(_) => {}
                 Step::Key(key) => {
                     if depth > 0 {
                         f.write_str(".")?;

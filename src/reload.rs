@@ -18,6 +18,7 @@ use crate::{
     config, diagnostic,
     flow::clock::Now,
     gateway::{Gateway, Shared, compile},
+    policy::report::Mode,
     shared::background::TaskGuard,
     telemetry::AccessLog,
     upstream,
@@ -209,11 +210,29 @@ impl Reloader {
             .map(|it| TaskGuard::spawn(&self.background, it.clone().run()));
         self.state.lock().tasks =
             gateway.upstreams.values().map(|it| spawn(it)).chain(kept_fresh).collect();
+        warn_of_open_routes(gateway);
         self.shared.metrics.sweep();
         self.shared.endpoints.sweep();
         // Each snapshot remembers tokens for itself: its consumers are its own.
         self.shared.tokens.clear();
     }
+}
+
+/// A route that only reports is open, and nobody should find that out by chance.
+fn warn_of_open_routes(gateway: &Gateway) {
+    const SHOWN: usize = 10;
+    let open = gateway.routes.iter().filter(|it| it.mode == Mode::Report);
+    let open: Vec<&str> = open.map(|it| &*it.id).collect();
+    if open.is_empty() {
+        return;
+    }
+    let shown = open.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    let more = if open.len() > SHOWN { ", …" } else { "" };
+    log::warn!(
+        "mode: report: {} of {} routes let through what they would refuse: {shown}{more}",
+        open.len(),
+        gateway.routes.len(),
+    );
 }
 
 /// What a running process cannot change of itself.

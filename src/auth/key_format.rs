@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::value::secret::Secret;
 
-pub(super) const PREFIX: &str = "tg_";
+pub const PREFIX: &str = "tg_";
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const ID: usize = 8;
 /// 22 digits of 62 are 131 bits.

@@ -1,9 +1,12 @@
 //! The text of a configuration file, and where in it a path is. The places come from reading the
 //! text again when first asked for, so a file without problems pays nothing.
-use std::{fmt, sync::OnceLock};
+use std::{fmt, str::Chars, sync::OnceLock};
 
-use super::{tree::Node, yaml};
-use crate::diagnostic::{Path, Place, Places, Problems};
+use super::{
+    tree::{Kind, Node},
+    yaml,
+};
+use crate::diagnostic::{Path, Place, Places, Problems, Step};
 
 /// A file's name and text. Its `Debug` output has no text, which may hold secrets.
 pub struct Source {
@@ -35,6 +38,46 @@ impl Source {
         self.tree.get_or_init(read).as_deref()
     }
 
+    /// Where the character at `offset` of a word stands. A word may be in quotes, with escapes, or
+    /// folded over lines: it is followed through the text, white space aside. `None` where it leaves
+    /// the text, as by a `${…}`.
+    fn within(&self, node: &Node, offset: usize) -> Option<Place> {
+        let Kind::Scalar { text: word, .. } = &node.kind else { return None };
+        if word.contains("${") {
+            return None;
+        }
+        let start = *self.lines().get(node.at.line.checked_sub(1)?)?;
+        let mut rest = Cursor { left: self.text.get(start..)?.chars(), place: node.at };
+        rest.left.by_ref().take(node.at.column - 1).for_each(drop);
+        let quote = match rest.peek()? {
+            quote @ ('"' | '\'') => rest.next().map(|_| quote),
+            '|' | '>' => {
+                while rest.next()? != '\n' {}
+                None
+            }
+            _ => None,
+        };
+        for (index, wanted) in word.chars().enumerate() {
+            if !wanted.is_whitespace() {
+                while rest.peek()? != wanted {
+                    let passed = rest.next()?;
+                    let is_escape =
+                        matches!((quote, passed), (Some('"'), '\\') | (Some('\''), '\''));
+                    if !is_escape && !passed.is_whitespace() {
+                        return None;
+                    }
+                }
+            }
+            if index == offset {
+                return Some(rest.place);
+            }
+            if !wanted.is_whitespace() {
+                rest.next();
+            }
+        }
+        Some(rest.place)
+    }
+
     /// Where each line begins, in bytes, and the end of the text.
     fn lines(&self) -> &[usize] {
         self.lines.get_or_init(|| {
@@ -47,13 +90,40 @@ impl Source {
     }
 }
 
+/// The text from a place on.
+struct Cursor<'a> {
+    left: Chars<'a>,
+    place: Place,
+}
+
+impl Cursor<'_> {
+    fn peek(&self) -> Option<char> {
+        self.left.clone().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let passed = self.left.next()?;
+        if passed == '\n' {
+            self.place = Place { line: self.place.line + 1, column: 1 };
+        } else {
+            self.place.column += 1;
+        }
+        Some(passed)
+    }
+}
+
 impl Places for Source {
     fn file(&self) -> &str {
         &self.file
     }
 
     fn locate(&self, path: &Path) -> Option<Place> {
-        self.tree().map(|tree| tree.locate(path))
+        let tree = self.tree()?;
+        let within = || match path.0.as_slice() {
+            [word @ .., Step::Offset(offset)] => self.within(tree.find(word)?, *offset),
+            _ => None,
+        };
+        within().or_else(|| Some(tree.locate(path)))
     }
 
     fn line(&self, line: usize) -> Option<&str> {
@@ -99,6 +169,29 @@ mod tests {
         check("routes:\n- id: a\n", &route.key("auth"), 1, 1);
         check("a: 1\n", &route, 1, 1);
         assert_eq!(source("a: [").locate(&route), None);
+    }
+
+    #[test]
+    fn a_character_of_a_word_is_found_however_the_word_is_written() {
+        let check = |text: &str, offset, line, column| {
+            check(text, &Path::root().key("a").offset(offset), line, column);
+        };
+        check("a: one two\n", 0, 1, 4);
+        check("a: one two\n", 4, 1, 8);
+        check("a: one two\n", 7, 1, 11);
+        check("a: 'one two'\n", 4, 1, 9);
+        check("a: {x: 1}\n", 4, 1, 4);
+        check("{a: \"é == 'x'\", b: 1}\n", 5, 1, 11);
+        // Six characters of text, nine of YAML: 'it''s ''x'.
+        check("a: 'it''s ''x'\n", 6, 1, 12);
+        check("a: \"p \\\"q\\\" r\"\n", 6, 1, 13);
+        check("a: |\n  one\n  two\n", 0, 2, 3);
+        check("a: |\n  one\n  two\n", 5, 3, 4);
+        check("a: >-\n  one\n  two\n", 5, 3, 4);
+        check("a:\n  one\n  two\n", 5, 3, 4);
+        // What an escape stands for is not in the text: the beginning has to do.
+        check("a: \"\\x6fne\"\n", 2, 1, 4);
+        check("a: x ${env:A} y\n", 3, 1, 4);
     }
 
     #[test]

@@ -125,6 +125,17 @@ impl Node {
         place
     }
 
+    /// The node at `path`.
+    pub fn find(&self, path: &[Step]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, step| match (step, &node.kind) {
+            (Step::Index(index), Kind::List(items)) => items.get(*index),
+            (Step::Key(key), Kind::Map(entries)) => {
+                entries.iter().find(|entry| *entry.key == **key).map(|entry| &entry.value)
+            }
+            _ => None,
+        })
+    }
+
     pub fn find_mut(&mut self, path: &Path) -> Option<&mut Self> {
         path.0.iter().try_fold(self, |node, step| match (step, &mut node.kind) {
             (Step::Index(index), Kind::List(items)) => items.get_mut(*index),

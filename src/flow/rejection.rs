@@ -52,6 +52,25 @@ codes! {
     UpstreamTimeout = 504 "upstream_timeout" "The upstream did not answer in time";
 }
 
+impl Code {
+    /// Refusals that a route with `mode: report` lets through: those for who may do how much. What
+    /// is not HTTP, breaks a bound of the server or cannot be served is refused in any mode.
+    pub const REPORTABLE: &'static [Self] = &[
+        Self::CredentialRequired,
+        Self::CredentialInvalid,
+        Self::AccessDenied,
+        Self::RateLimited,
+        Self::ConcurrencyLimited,
+        Self::AuthenticatorUnavailable,
+        Self::Overloaded,
+    ];
+
+    #[must_use]
+    pub fn is_reportable(self) -> bool {
+        Self::REPORTABLE.contains(&self)
+    }
+}
+
 /// A refusal by value. `proxy/reply.rs` is the one place that writes it.
 #[derive(Debug)]
 pub struct Rejection {

@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     cache,
-    policy::Policy,
-    telemetry::{CacheMetrics, RouteMetrics},
+    policy::{Policy, report::Mode},
+    telemetry::{CacheMetrics, ReportMetrics, RouteMetrics},
     upstream::Upstream,
     value::template::Template,
 };
@@ -15,6 +15,7 @@ use crate::{
 pub struct Route {
     pub id: Arc<str>,
     pub policies: Box<[Policy]>,
+    pub mode: Mode,
     pub action: Action,
     pub cache: Option<Arc<cache::Rule>>,
     pub cache_metrics: Option<Arc<CacheMetrics>>,
@@ -25,6 +26,8 @@ pub struct Route {
     /// Whether its whole query is masked in the log: a login's holds a code.
     pub is_query_secret: bool,
     pub metrics: Arc<RouteMetrics>,
+    /// Of a route that only reports.
+    pub reported: Option<Arc<ReportMetrics>>,
 }
 
 /// What is done with a request that the policies let through.

@@ -3,7 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header, request::Parts, response};
 
-use super::Context;
+use super::{Context, report::Mode};
 use crate::{
     auth::{self, Accepted, Authenticator, Presented, Reason},
     flow::{
@@ -31,9 +31,41 @@ pub struct Authenticate {
     /// What they tell an upstream besides: never taken from a client.
     pub upstream_headers: Box<[HeaderName]>,
     pub pass_credentials: bool,
+    /// Where credentials stand that these authenticators take.
+    pub places: Box<[Place]>,
     pub flood: Arc<Flood>,
     /// Failures a second from one address, beyond which the answer is 429. 0: no bound.
     pub failures_per_second: u64,
+}
+
+/// Where a credential may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In `Authorization`, as this.
+    Authorization(Scheme),
+    Elsewhere(Source),
+}
+
+/// What `Authorization` may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Basic,
+    /// A bearer token that is one of our API keys.
+    Key,
+    /// Any other bearer token.
+    Token,
+}
+
+impl Scheme {
+    fn of(value: &[u8]) -> Option<Self> {
+        let (scheme, rest) = value.split_at_checked(value.iter().position(|it| *it == b' ')?)?;
+        if scheme.eq_ignore_ascii_case(b"basic") {
+            return Some(Self::Basic);
+        }
+        let is_key = rest.trim_ascii().starts_with(auth::key_format::PREFIX.as_bytes());
+        let bearer = if is_key { Self::Key } else { Self::Token };
+        scheme.eq_ignore_ascii_case(b"bearer").then_some(bearer)
+    }
 }
 
 impl Authenticate {
@@ -96,16 +128,16 @@ impl Authenticate {
     }
 
     pub(super) fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
-        let Some(identity) = &context.identity else { return };
-        if !self.pass_credentials {
-            match &identity.source {
-                Source::Header(name) => {
-                    request.headers.remove(name);
-                }
-                Source::Query(name) => remove_query(request, name),
-                Source::Cookie(name) => super::remove_cookies(request, |it| it == &**name),
-                Source::Connection => {}
+        let Some(identity) = &context.identity else {
+            // Let through all the same: what would have been taken for a credential and was none is
+            // no more the upstream's business than a good one.
+            if context.mode == Mode::Report && !self.pass_credentials {
+                self.places.iter().for_each(|place| remove_from(request, place));
             }
+            return;
+        };
+        if !self.pass_credentials {
+            remove(request, &identity.source);
         }
         for ours in &self.upstream_headers {
             remove_claims(request, ours);
@@ -172,6 +204,31 @@ fn remove_claims(request: &mut Parts, ours: &HeaderName) {
     }
 }
 
+fn remove_from(request: &mut Parts, place: &Place) {
+    let scheme = match place {
+        Place::Authorization(scheme) => *scheme,
+        Place::Elsewhere(source) => return remove(request, source),
+    };
+    let lines = request.headers.get_all(header::AUTHORIZATION).iter();
+    let kept = lines.filter(|it| Scheme::of(it.as_bytes()) != Some(scheme));
+    let kept: Vec<HeaderValue> = kept.cloned().collect();
+    request.headers.remove(header::AUTHORIZATION);
+    for line in kept {
+        request.headers.append(header::AUTHORIZATION, line);
+    }
+}
+
+fn remove(request: &mut Parts, source: &Source) {
+    match source {
+        Source::Header(name) => {
+            request.headers.remove(name);
+        }
+        Source::Query(name) => remove_query(request, name),
+        Source::Cookie(name) => super::remove_cookies(request, |it| it == &**name),
+        Source::Connection => {}
+    }
+}
+
 /// Takes every occurrence of a parameter out of the query; the others stay byte for byte.
 fn remove_query(request: &mut Parts, name: &str) {
     let Some(query) = request.uri.query() else { return };
@@ -191,6 +248,24 @@ fn remove_query(request: &mut Parts, name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_schemes_of_the_route_leave_authorization() {
+        let check = |scheme, given: &[&'static str], expected: &[&str]| {
+            let mut request = http::Request::new(()).into_parts().0;
+            for line in given {
+                request.headers.append("authorization", HeaderValue::from_static(line));
+            }
+            remove_from(&mut request, &Place::Authorization(scheme));
+            let left = request.headers.get_all("authorization").iter();
+            let left: Vec<&str> = left.map(|it| it.to_str().unwrap()).collect();
+            assert_eq!(left, expected, "{scheme:?} of {given:?}");
+        };
+        let all = ["Basic YTpi", "bearer tg_a_b", "Bearer a.b.c", "Digest x", "Bearer", ""];
+        check(Scheme::Basic, &all, &["bearer tg_a_b", "Bearer a.b.c", "Digest x", "Bearer", ""]);
+        check(Scheme::Key, &all, &["Basic YTpi", "Bearer a.b.c", "Digest x", "Bearer", ""]);
+        check(Scheme::Token, &all, &["Basic YTpi", "bearer tg_a_b", "Digest x", "Bearer", ""]);
+    }
 
     #[test]
     fn a_query_credential_leaves_and_the_rest_stays() {

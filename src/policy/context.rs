@@ -3,6 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 
+use super::report::{Mode, Reported};
 use crate::{
     flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
@@ -36,6 +37,10 @@ pub struct Context {
     pub to_upstream: Vec<(HeaderName, HeaderValue)>,
     /// Headers that authentication adds to the answer.
     pub to_client: Vec<(HeaderName, HeaderValue)>,
+    /// Whether what the route's policies refuse is refused.
+    pub mode: Mode,
+    /// What would have been refused, of a route that only reports.
+    pub reported: Option<Reported>,
 }
 
 impl Context {
@@ -57,6 +62,8 @@ impl Context {
             entered: Vec::new(),
             to_upstream: Vec::new(),
             to_client: Vec::new(),
+            mode: Mode::Enforce,
+            reported: None,
         }
     }
 }

@@ -4,25 +4,31 @@
 //! To add one: a file here, a variant of [`Policy`], a line in each method below.
 
 pub mod authenticate;
+pub mod authorize;
 pub mod body_limit;
 pub mod concurrency;
 pub mod context;
+pub mod ip;
 pub mod rate_limit;
+pub mod report;
 
 use http::{HeaderValue, Uri, header, request::Parts, response};
 
 pub use self::context::Context;
 use self::{
-    authenticate::Authenticate, body_limit::BodyLimit, concurrency::Concurrency,
-    rate_limit::RateLimit,
+    authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
+    concurrency::Concurrency, ip::Ip, rate_limit::RateLimit,
 };
 use crate::flow::answer::Stop;
 
 /// One configured behaviour on a route. An enum, because dispatch by it costs a seventh of a boxed
 /// async trait's.
 pub enum Policy {
+    Ip(Ip),
     BodyLimit(BodyLimit),
     Authenticate(Authenticate),
+    /// Boxed: it is much larger than the others and most routes have none.
+    Authorize(Box<Authorize>),
     RateLimit(RateLimit),
     Concurrency(Concurrency),
 }
@@ -34,8 +40,10 @@ impl Policy {
     /// The refusal, or another answer, to end with.
     pub async fn request_filter(&self, request: &Parts, context: &mut Context) -> Result<(), Stop> {
         match self {
+            Self::Ip(it) => it.request_filter(context)?,
             Self::BodyLimit(it) => it.request_filter(request, context)?,
             Self::Authenticate(it) => it.request_filter(request, context).await?,
+            Self::Authorize(it) => it.request_filter(request, context)?,
             Self::RateLimit(it) => it.request_filter(request, context)?,
             Self::Concurrency(it) => it.request_filter(request, context)?,
         }
@@ -46,7 +54,11 @@ impl Policy {
     pub fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
         match self {
             Self::Authenticate(it) => it.upstream_request_filter(request, context),
-            Self::BodyLimit(_) | Self::RateLimit(_) | Self::Concurrency(_) => {}
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authorize(_)
+            | Self::RateLimit(_)
+            | Self::Concurrency(_) => {}
         }
     }
 
@@ -55,7 +67,7 @@ impl Policy {
         match self {
             Self::Authenticate(_) => Authenticate::response_filter(response, context),
             Self::RateLimit(it) => it.response_filter(response, context),
-            Self::BodyLimit(_) | Self::Concurrency(_) => {}
+            Self::Ip(_) | Self::BodyLimit(_) | Self::Authorize(_) | Self::Concurrency(_) => {}
         }
     }
 }

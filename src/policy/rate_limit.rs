@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use http::{HeaderName, HeaderValue, request::Parts, response};
 use smallvec::SmallVec;
 
-use super::Context;
+use super::{Context, report::Mode};
 use crate::{
     flow::rejection::{Code, Rejection},
     limit::{self, Charge, Key, LimitId, Rate, headers},
@@ -120,7 +120,8 @@ impl RateLimit {
     }
 
     pub(super) fn response_filter(&self, response: &mut response::Parts, context: &Context) {
-        if context.limits.as_slice().is_empty() {
+        // Clients that are told of a limit keep to it: a limit on trial would not be seen to bite.
+        if context.limits.as_slice().is_empty() || context.mode == Mode::Report {
             return;
         }
         let windows = self.windows(context);

@@ -43,17 +43,17 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     let question = question(&exchange.context.host, session.req_header());
     let route = encoded.check(find(&question, &gateway))?.clone();
     exchange.route = Some(route.clone());
-    let is_background = session.subrequest_ctx.is_some();
-    for policy in &route.policies {
-        match policy {
-            // A revalidation in the background is asked for by the gateway: it says who the client
-            // was, and costs that client nothing.
-            Policy::Authenticate(it) if is_background => {
-                it.identify(session.req_header(), &mut exchange.context).await?;
+    let request = session.req_header();
+    if session.subrequest_ctx.is_some() {
+        // A revalidation in the background is asked for by the gateway: it says who the client was,
+        // and costs that client nothing.
+        for policy in &route.policies {
+            if let Policy::Authenticate(it) = policy {
+                it.identify(request, &mut exchange.context).await?;
             }
-            _ if is_background => {}
-            policy => policy.request_filter(session.req_header(), &mut exchange.context).await?,
         }
+    } else {
+        policy::report::run(&route.policies, route.mode, request, &mut exchange.context).await?;
     }
     Ok(act(session, exchange, &route)?)
 }

@@ -1,6 +1,6 @@
 //! The walk of a request without a request: which route wins and why the others lost, who is calling,
 //! what would be charged, where it would go. Charges nothing and sends nothing.
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, header, request::Parts};
 use pingora::{cache::key::CacheHashKey, http::RequestHeader};
@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use super::{admit, caching, client_addr, forward};
 use crate::{
     cache,
+    diagnostic::mask,
     flow::{
         answer::Stop,
         clock::Now,
+        identity::Identity,
         rejection::{Code, Rejection},
     },
     gateway::{
@@ -21,7 +23,10 @@ use crate::{
         route::{Action, Route},
     },
     limit,
-    policy::{Context, Policy},
+    policy::{
+        Context, Policy,
+        report::{self, Reported},
+    },
     value::template::Values,
 };
 
@@ -133,8 +138,18 @@ async fn walk(
     said.insert("routes".to_owned(), candidates(gateway, &question));
     let route = encoded.check(admit::find(&question, gateway))?;
     said.insert("route".to_owned(), json!(&*route.id));
+    said.insert("mode".to_owned(), json!(route.mode.word()));
+    context.mode = route.mode;
     for policy in &route.policies {
-        consider(policy, header, context, said).await?;
+        if report::is_due(policy, context)
+            && let Err(stop) = consider(policy, header, context, said).await
+        {
+            report::settle(stop, context)?;
+        }
+    }
+    if let Some(Reported { code, cause }) = &context.reported {
+        let reported = json!({"status": code.status(), "code": code.word(), "cause": cause});
+        said.insert("would_refuse".to_owned(), reported);
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
@@ -208,11 +223,17 @@ async fn consider(
             let verdict = authenticate.identify(header, context).await;
             said.insert("authenticator".to_owned(), json!(context.authenticator.as_deref()));
             if let Some(identity) = &context.identity {
-                let consumer = identity.consumer().map(|it| it.name.as_str());
-                said.insert("consumer".to_owned(), json!(consumer));
-                said.insert("credential".to_owned(), json!(identity.credential.id.as_str()));
+                introduce(identity, said);
             }
             verdict
+        }
+        Policy::Ip(ip) => ip.check(context).map_err(Stop::from),
+        Policy::Authorize(authorize) => {
+            let decided = authorize.check(header, context);
+            let shown =
+                decided.as_ref().map_or_else(ToString::to_string, |()| "allowed".to_owned());
+            said.insert("authorize".to_owned(), json!(shown));
+            decided.map_err(|denied| authorize.rejection(&denied, header, context).into())
         }
         Policy::BodyLimit(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
@@ -239,6 +260,28 @@ fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rul
         "kept_for": if rule.per_consumer { "this consumer" } else { "all who may see the route" },
         "ttl_seconds": rule.ttl.map(|it| it.as_secs()),
     })
+}
+
+/// Who is calling, and what is said of them.
+fn introduce(identity: &Identity, said: &mut Said) {
+    let credential = &identity.credential;
+    let consumer = identity.consumer();
+    let words = |words: &[Arc<str>]| json!(words.iter().map(|it| &**it).collect::<Vec<_>>());
+    said.insert("consumer".to_owned(), json!(consumer.map(|it| it.name.as_str())));
+    said.insert("credential".to_owned(), json!(credential.id.as_str()));
+    if let Some(groups) = consumer.map(|it| &it.groups).filter(|it| !it.is_empty()) {
+        said.insert("groups".to_owned(), words(groups));
+    }
+    if !credential.scopes.is_empty() {
+        said.insert("scopes".to_owned(), words(&credential.scopes));
+    }
+    if let Some(claims) = &credential.claims {
+        let shown = claims.iter().map(|(name, value)| {
+            let shown = if mask::is_secret(name) { json!(mask::MASK) } else { value.clone() };
+            (name.clone(), shown)
+        });
+        said.insert("claims".to_owned(), Value::Object(shown.collect()));
+    }
 }
 
 fn act(route: &Route, host: &str, header: &Parts, said: &mut Said) {

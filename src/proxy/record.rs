@@ -56,6 +56,10 @@ fn count(
     {
         metrics.record(exchange.context.auth_outcome);
     }
+    let reports = exchange.route.as_ref().and_then(|it| it.reported.as_ref());
+    if let (Some(metrics), Some(reported)) = (reports, &exchange.context.reported) {
+        metrics.record(reported.code);
+    }
     if let Some(code) = exchange.refused {
         proxy.metrics.rejected(code);
     }
@@ -98,6 +102,7 @@ fn write(
         protocol: if session.is_http2() { "HTTP/2" } else { protocol(request.version) },
         status,
         code: exchange.refused.map(Code::word),
+        would_refuse: context.reported.as_ref().map(|it| it.code.word()),
         route: exchange.route.as_ref().map(|it| &*it.id),
         consumer: identity
             .and_then(|it| it.consumer())
@@ -114,7 +119,7 @@ fn write(
         retries: forwarding.attempts.saturating_sub(1),
         user_agent: text(header::USER_AGENT),
         referer: text(header::REFERER),
-        cause: exchange.cause.as_deref(),
+        cause: exchange.cause.as_deref().or_else(|| context.reported.as_ref()?.cause.as_deref()),
         revision,
     });
 }
@@ -166,6 +171,7 @@ pub fn refused(
         protocol: "HTTP/1.1",
         status: code.status(),
         code: Some(code.word()),
+        would_refuse: None,
         route: None,
         consumer: None,
         credential: None,

@@ -9,6 +9,7 @@ use crate::{
     auth::jwks::{self, KeySet},
     flow::clock::Now,
     gateway::Gateway,
+    policy::report::Mode,
     proxy::{caching, explain},
     upstream::{EndpointStatus, Upstream},
 };
@@ -104,6 +105,8 @@ impl Control for Controls {
             .map(|(name, upstream)| (name.to_string(), endpoints(upstream)))
             .collect();
         let cache = process.reloader.shared().cache.statistics();
+        let reports = gateway.routes.iter().filter(|it| it.mode == Mode::Report);
+        let reports: Vec<_> = reports.map(|it| &*it.id).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
@@ -113,6 +116,7 @@ impl Control for Controls {
             "uptime_seconds": process.started.elapsed().as_secs(),
             "workers": gateway.process.workers,
             "routes": gateway.routes.len(),
+            "report": reports,
             "consumers": gateway.consumers.len(),
             "connections": process.connections.open(),
             "descriptors_exhausted": process.connections.is_exhausted(),

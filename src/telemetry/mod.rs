@@ -6,8 +6,8 @@ pub mod metrics;
 pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
-        AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome,
-        LimitMetrics, LimitOutcome, Metrics, QuestionMetrics, QuestionOutcome, RouteMetrics,
-        TokenMetrics, UpstreamMetrics,
+        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
+        ConsumerMetrics, FetchOutcome, LimitMetrics, LimitOutcome, Metrics, QuestionMetrics,
+        QuestionOutcome, ReportMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
 };

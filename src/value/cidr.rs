@@ -1,7 +1,7 @@
 //! Sets of networks in CIDR notation.
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// A list of networks. A plain address is a network of one.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +21,15 @@ impl Networks {
 
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
+        self.find(address).is_some()
+    }
+
+    /// The first that `address` is in.
+    #[must_use]
+    pub fn find(&self, address: IpAddr) -> Option<&IpNet> {
         // An IPv4 client of a dual-stack socket arrives as ::ffff:a.b.c.d and must match a.b.c.d.
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        self.0.iter().find(|network| network.contains(&address))
     }
 
     #[must_use]
@@ -42,10 +48,21 @@ fn network(text: &str) -> Result<IpNet, String> {
         format!("{text:?} is not a network such as 10.0.0.0/8 or an address such as 192.0.2.1")
     })?;
     if network.addr() == network.network() {
-        Ok(network)
+        Ok(canonical(network))
     } else {
         // A set host bit is mostly a typo for another prefix length.
         Err(format!("{text:?} has bits set beyond its prefix; the network is {}", network.trunc()))
+    }
+}
+
+/// IPv4 networks that are written as IPv6 (`::ffff:10.0.0.0/104`), as IPv4: so are the addresses.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    let IpAddr::V4(address) = network.addr().to_canonical() else { return network };
+    let length = network.prefix_len().checked_sub(MAPPED);
+    match (network, length.and_then(|it| Ipv4Net::new(address, it).ok())) {
+        (IpNet::V6(_), Some(inner)) => inner.into(),
+        _ => network,
     }
 }
 
@@ -70,6 +87,11 @@ mod tests {
     #[test]
     fn an_ipv4_client_of_a_dual_stack_socket_is_that_ipv4_client() {
         check(&["127.0.0.0/8"], "::ffff:127.0.0.1", true);
+        check(&["::ffff:127.0.0.0/104"], "127.0.0.1", true);
+        check(&["::ffff:127.0.0.0/104"], "128.0.0.1", false);
+        check(&["::ffff:127.0.0.1"], "::ffff:127.0.0.1", true);
+        check(&["::ffff:0.0.0.0/96"], "10.0.0.1", true);
+        check(&["::/0"], "10.0.0.1", false);
     }
 
     #[test]

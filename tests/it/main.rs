@@ -12,6 +12,7 @@
 
 mod admin;
 mod auth;
+mod authorize;
 mod cache;
 mod cli;
 mod demo;

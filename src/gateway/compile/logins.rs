@@ -134,6 +134,7 @@ fn clash<'a>(spec: &'a Spec, other: &Spec) -> Option<&'a str> {
 
 fn route(id: &str, authenticator: &Arc<Authenticator>, scene: &Scene<'_>) -> Route {
     let authenticate = Authenticate {
+        places: Box::default(),
         any: [authenticator.clone()].into(),
         upstream_headers: Box::default(),
         pass_credentials: false,
@@ -150,6 +151,8 @@ fn route(id: &str, authenticator: &Arc<Authenticator>, scene: &Scene<'_>) -> Rou
         headers: Box::default(),
     };
     Route {
+        mode: crate::policy::report::Mode::Enforce,
+        reported: None,
         cache: None,
         cache_metrics: None,
         metrics: scene.shared.metrics.route(id),

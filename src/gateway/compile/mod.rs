@@ -2,6 +2,7 @@
 //! problem collected. Reads local files that the configuration names (certificates) and nothing
 //! remote, so a reload never waits for a third party.
 
+mod access;
 mod authenticators;
 mod cache;
 mod consumers;
@@ -59,6 +60,7 @@ pub fn compile(
         plans: &plans,
         authenticators: &authenticators.by_name,
         upstreams: &upstreams,
+        known: access::Known::of(&identities),
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
         documents: &documents,

@@ -7,6 +7,7 @@ use std::{
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
+    access::{self, Known},
     limits::{self, Plans},
     logins, metadata,
     words::{name, number_or, resolve, size_or, unknown},
@@ -24,9 +25,11 @@ use crate::{
     policy::{
         Policy,
         authenticate::Authenticate,
+        authorize::Authorize,
         body_limit::BodyLimit,
         concurrency::Concurrency,
         rate_limit::{By, RateLimit},
+        report::Mode,
     },
     upstream::Upstream,
     value::{host, template::Template},
@@ -38,6 +41,7 @@ pub(super) struct Scene<'a> {
     pub plans: &'a Plans,
     pub authenticators: &'a Map<Arc<Authenticator>>,
     pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub known: Known<'a>,
     pub request_body: u64,
     pub auth_failures: u64,
     pub documents: &'a [metadata::Document],
@@ -164,14 +168,7 @@ struct Declared<'a> {
 
 impl Declared<'_> {
     fn compile(&self, scene: &Scene<'_>, problems: &mut Problems) -> Option<Route> {
-        let unbuilt = [
-            ("authorize", self.route.authorize.is_some()),
-            ("ip", self.route.ip.is_some()),
-            ("mode", self.route.mode.is_some()),
-        ];
-        for (key, _) in unbuilt.iter().filter(|(_, is_written)| *is_written) {
-            problems.add(&self.at.key(key), "this is not built yet");
-        }
+        let mode = access::mode(self.route.mode.as_ref(), self.at, problems);
         let policies = self.policies(scene, problems);
         let action = self.action(scene, problems);
         let mut encoded = BTreeSet::new();
@@ -186,6 +183,7 @@ impl Declared<'_> {
         Some(Route {
             id: self.id.into(),
             policies: policies.into(),
+            mode,
             action: action?,
             cache_metrics: cache.is_some().then(|| scene.shared.metrics.cache(self.id)),
             cache,
@@ -193,10 +191,12 @@ impl Declared<'_> {
             allows_encoded_nul: encoded.contains("nul"),
             is_query_secret: false,
             metrics: scene.shared.metrics.route(self.id),
+            reported: (mode == Mode::Report).then(|| scene.shared.metrics.report(self.id)),
         })
     }
 
-    /// The order here is the order on the wire: size, identity, rate, concurrency.
+    /// The order here is the order on the wire: address, size, identity, what it may, rate,
+    /// concurrency.
     fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
         let limit = size_or(
             self.route.body_limit.as_ref(),
@@ -204,10 +204,17 @@ impl Declared<'_> {
             &self.at.key("body_limit"),
             problems,
         );
-        let mut policies = vec![Policy::BodyLimit(BodyLimit { limit })];
+        let ip =
+            self.route.ip.as_ref().and_then(|raw| {
+                access::ip(raw, self.id, scene.shared, &self.at.key("ip"), problems)
+            });
+        let mut policies: Vec<Policy> = ip.map(Policy::Ip).into_iter().collect();
+        policies.push(Policy::BodyLimit(BodyLimit { limit }));
         let authenticate = self.authenticate(scene, problems);
         let is_public = authenticate.is_none();
+        let authorize = self.authorize(authenticate.as_ref(), scene, problems);
         policies.extend(authenticate.map(Policy::Authenticate));
+        policies.extend(authorize.map(|it| Policy::Authorize(Box::new(it))));
         policies.extend(self.rate_limit(scene, is_public, problems).map(Policy::RateLimit));
         policies.extend(self.concurrency(scene, is_public, problems).map(Policy::Concurrency));
         policies
@@ -244,6 +251,7 @@ impl Declared<'_> {
         // Whichever of them knows the caller: what one of them says, nobody else may.
         let upstream_headers = any.iter().flat_map(|it| it.upstream_headers()).cloned().collect();
         Some(Authenticate {
+            places: access::places(self.raw, &any),
             any: any.into(),
             upstream_headers,
             pass_credentials: self.route.pass_credentials.unwrap_or(false),
@@ -265,6 +273,28 @@ impl Declared<'_> {
         };
         let owner: Vec<&str> = std::iter::once(self.id).chain(upstreams).collect();
         Some(Arc::new(super::cache::rule(raw, &owner, &at, problems)))
+    }
+
+    fn authorize(
+        &self,
+        authenticate: Option<&Authenticate>,
+        scene: &Scene<'_>,
+        problems: &mut Problems,
+    ) -> Option<Authorize> {
+        let raw = self.route.authorize.as_ref()?;
+        let at = self.at.key("authorize");
+        if self.route.public == Some(true) {
+            let message = "a public route knows nobody to authorize";
+            problems.add_with_hint(&at, message, "`ip` goes by the address alone");
+        }
+        let compile = access::Scene {
+            route: self.id,
+            authenticators: authenticate.map_or(&[], |it| &it.any),
+            known: &scene.known,
+            shared: scene.shared,
+            at: &at,
+        };
+        Some(compile.compile(raw, problems))
     }
 
     fn scope<'a>(&'a self, scene: &'a Scene<'_>) -> limits::Scope<'a> {

@@ -28,6 +28,8 @@ pub struct Record<'a> {
     pub status: u16,
     /// The word of the rejection.
     pub code: Option<&'a str>,
+    /// The word of the rejection that a route which only reports did not make.
+    pub would_refuse: Option<&'a str>,
     pub route: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub credential: Option<&'a str>,
@@ -41,7 +43,7 @@ pub struct Record<'a> {
     pub retries: u32,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
-    /// Why it was refused, for the operator only.
+    /// Why it was refused, or would have been, for the operator only.
     pub cause: Option<&'a str>,
     pub revision: &'a str,
 }
@@ -60,6 +62,7 @@ impl Record<'_> {
         object.bytes("protocol", Some(self.protocol.as_bytes()), SHORT);
         object.number("status", self.status.into());
         object.bytes("code", self.code.map(str::as_bytes), SHORT);
+        object.bytes("would_refuse", self.would_refuse.map(str::as_bytes), SHORT);
         object.bytes("route", self.route.map(str::as_bytes), SHORT);
         object.bytes("consumer", self.consumer.map(str::as_bytes), SHORT);
         object.bytes("credential", self.credential.map(str::as_bytes), SHORT);
@@ -123,6 +126,7 @@ pub mod tests {
             protocol: "HTTP/1.1",
             status: 200,
             code: None,
+            would_refuse: None,
             route: Some("orders"),
             consumer: None,
             credential: None,
@@ -169,7 +173,7 @@ pub mod tests {
         let expected = concat!(
             r#"{"time":"2026-01-01T00:00:00.007Z","request_id":"0198c0de","client_ip":"192.0.2.1","#,
             r#""method":"GET","host":"api.example.com","path":"/orders/7","query":null,"#,
-            r#""protocol":"HTTP/1.1","status":200,"code":null,"route":"orders","consumer":null,"#,
+            r#""protocol":"HTTP/1.1","status":200,"code":null,"would_refuse":null,"route":"orders","consumer":null,"#,
             r#""credential":null,"authenticator":null,"upstream":null,"endpoint":null,"#,
             r#""bytes_in":0,"bytes_out":512,"duration_ms":1.234,"upstream_ms":null,"retries":0,"#,
             r#""user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
@@ -235,7 +239,7 @@ pub mod tests {
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             let read: Value = serde_json::from_slice(&line).unwrap();
             prop_assert_eq!(&read["path"], &json!(String::from_utf8_lossy(&path)));
-            prop_assert_eq!(read.as_object().unwrap().len(), 25);
+            prop_assert_eq!(read.as_object().unwrap().len(), 26);
         }
     }
 }

@@ -14,8 +14,8 @@ use prometheus::{
 
 use super::{
     handles::{
-        AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics, LimitMetrics,
-        QuestionMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
+        AccessMetrics, AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics,
+        LimitMetrics, QuestionMetrics, ReportMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
     histogram::Histogram,
     keep::Keep,
@@ -38,6 +38,10 @@ pub struct Cells {
     pub questions: Keep<Arc<str>, QuestionMetrics>,
     /// By upstream: those that are sent one.
     pub tokens: Keep<Arc<str>, TokenMetrics>,
+    /// By route.
+    pub accesses: Keep<Arc<str>, AccessMetrics>,
+    /// By route.
+    pub reports: Keep<Arc<str>, ReportMetrics>,
     pub limits: Keep<Arc<str>, LimitMetrics>,
     /// By route.
     pub caches: Keep<Arc<str>, CacheMetrics>,
@@ -123,6 +127,16 @@ const TOKEN_EXPIRY: Family = Family(
     "When the upstream's access token expires; 0 if there is none or it does not say.",
     &["upstream"],
 );
+const AUTHORIZE: Family = Family(
+    "tollgate_authorize_total",
+    "What `ip` and `authorize` of a route decided, by the rule that did.",
+    &["route", "result", "rule"],
+);
+const REPORTED: Family = Family(
+    "tollgate_reported_total",
+    "Requests that a route with `mode: report` would have refused, by code.",
+    &["route", "code"],
+);
 const LIMIT: Family = Family("tollgate_limit_total", "What each limit said.", &["limit", "result"]);
 const LIMIT_KEYS: Family =
     Family("tollgate_limit_keys", "Keys that the limits count at present.", &[]);
@@ -163,6 +177,8 @@ const FAMILIES: &[&Family] = &[
     &QUESTIONS,
     &TOKENS,
     &TOKEN_EXPIRY,
+    &AUTHORIZE,
+    &REPORTED,
     &LIMIT,
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
@@ -184,6 +200,8 @@ impl Cells {
             key_sets: Keep::new(),
             questions: Keep::new(),
             tokens: Keep::new(),
+            accesses: Keep::new(),
+            reports: Keep::new(),
             limits: Keep::new(),
             caches: Keep::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
@@ -205,6 +223,8 @@ impl Cells {
         self.key_sets.sweep();
         self.questions.sweep();
         self.tokens.sweep();
+        self.accesses.sweep();
+        self.reports.sweep();
         self.limits.sweep();
         self.caches.sweep();
     }
@@ -344,6 +364,29 @@ impl Cells {
         ]
     }
 
+    fn access(&self) -> [MetricFamily; 2] {
+        let mut access = vec![];
+        for (route, metrics) in self.accesses.all() {
+            // As with all that is counted by route: nothing before its first request.
+            if metrics.counts().any(|(_, count)| count > 0) {
+                access.extend(metrics.counts().map(|(labels, count)| {
+                    counter(&AUTHORIZE, &[&[&*route], labels].concat(), number(count))
+                }));
+            }
+        }
+        let mut reported = vec![];
+        for (route, metrics) in self.reports.all() {
+            let counts = metrics.counts();
+            reported.extend(
+                counts.map(|(code, count)| counter(&REPORTED, &[&route, code], number(count))),
+            );
+        }
+        [
+            family(&AUTHORIZE, MetricType::COUNTER, access),
+            family(&REPORTED, MetricType::COUNTER, reported),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -391,6 +434,7 @@ impl Collector for Exposition {
         families.extend(self.cells.decisions());
         families.extend(self.cells.cache());
         families.extend(self.cells.third_parties());
+        families.extend(self.cells.access());
         families
     }
 }

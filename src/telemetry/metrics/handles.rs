@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use crate::flow::rejection::Code;
+
 use super::{
     histogram::{EXCHANGE, Histogram, OVERHEAD},
     status::{Method, Statuses},
@@ -243,6 +245,44 @@ impl TokenMetrics {
     /// Seconds since the epoch; 0: there is none, or it does not say.
     pub fn set_expires(&self, seconds: u64) {
         self.expires.store(seconds, Relaxed);
+    }
+}
+
+outcomes! {
+    /// What `ip` and `authorize` decided, as the labels `result` and `rule`.
+    AccessOutcome counted by AccessMetrics {
+        /// By `authorize`: a route that has `ip` alone counts only whom it keeps out.
+        Allowed = "allowed" "all";
+        Ip = "denied" "ip";
+        Groups = "denied" "groups";
+        Scopes = "denied" "scopes";
+        Claims = "denied" "claims";
+        When = "denied" "when";
+        /// The expression could not be evaluated.
+        Failed = "denied" "when_error";
+    }
+}
+
+/// One route that only reports: what it would have refused, by code.
+pub struct ReportMetrics([AtomicU64; Code::ALL.len()]);
+
+impl ReportMetrics {
+    pub(super) const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; Code::ALL.len()])
+    }
+
+    pub fn record(&self, code: Code) {
+        if let Some(count) = self.0.get(code as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The codes that can be reported, and how often each was.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Code::REPORTABLE.iter().filter_map(|code| {
+            let count = self.0.get(*code as usize)?;
+            Some((code.word(), count.load(Relaxed)))
+        })
     }
 }
 

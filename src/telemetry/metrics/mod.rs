@@ -21,9 +21,10 @@ use prometheus::{
 
 pub use self::{
     handles::{
-        AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome, ConsumerMetrics, EndpointMetrics,
-        FetchOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome,
-        RouteMetrics, TokenMetrics, UpstreamMetrics,
+        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
+        ConsumerMetrics, EndpointMetrics, FetchOutcome, KeySetMetrics, LimitMetrics, LimitOutcome,
+        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TokenMetrics,
+        UpstreamMetrics,
     },
     status::Method,
 };
@@ -164,6 +165,16 @@ impl Metrics {
     /// Of an upstream that is sent an access token of ours.
     pub fn token(&self, upstream: &str) -> Arc<TokenMetrics> {
         self.cells.tokens.get_or_make(&upstream.into(), TokenMetrics::new)
+    }
+
+    /// What `ip` and `authorize` of a route decide.
+    pub fn access(&self, route: &str) -> Arc<AccessMetrics> {
+        self.cells.accesses.get_or_make(&route.into(), AccessMetrics::new)
+    }
+
+    /// What a route that only reports would have refused.
+    pub fn report(&self, route: &str) -> Arc<ReportMetrics> {
+        self.cells.reports.get_or_make(&route.into(), ReportMetrics::new)
     }
 
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {

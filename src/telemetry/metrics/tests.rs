@@ -32,6 +32,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     let (authenticator, limit) = (metrics.authenticator("api_key"), metrics.limit("gold"));
     let key_set = metrics.key_set("corp");
     key_set.set(Some(5), 2, 1);
+    let (access, report) = (metrics.access("r"), metrics.report("r"));
+    access.record(AccessOutcome::Allowed);
     metrics.config_applied("abc", Duration::from_secs(1_700_000_000));
     metrics.connections("http").inc();
     let held: Vec<Box<dyn std::any::Any>> = vec![
@@ -45,6 +47,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(key_set),
         Box::new(metrics.questions("partners")),
         Box::new(metrics.token("u")),
+        Box::new(access),
+        Box::new(report),
     ];
     (metrics, held)
 }
@@ -147,6 +151,18 @@ fn every_outcome_and_code_has_its_series_from_the_start() {
     metrics.rejected(Code::UpstreamTimeout);
     metrics.endpoint("u", "http://127.0.0.1:1").set_up(false);
     metrics.set_limit_keys(7, 3);
+    metrics.access("r").record(AccessOutcome::Scopes);
+    metrics.report("r").record(Code::AccessDenied);
+    // Never reported, and so not among the series.
+    metrics.report("r").record(Code::RouteUnknown);
+    let rule = |rule: &str| format!("tollgate_authorize_total{{route=\"r\",{rule}}}");
+    check(&metrics, &rule("result=\"allowed\",rule=\"all\""), Some(1.0));
+    check(&metrics, &rule("result=\"denied\",rule=\"scopes\""), Some(1.0));
+    check(&metrics, &rule("result=\"denied\",rule=\"when_error\""), Some(0.0));
+    let reported = |code: &str| format!("tollgate_reported_total{{route=\"r\",code=\"{code}\"}}");
+    check(&metrics, &reported("access_denied"), Some(1.0));
+    check(&metrics, &reported("rate_limited"), Some(0.0));
+    check(&metrics, &reported("route_unknown"), None);
     let busy = "tollgate_auth_total{authenticator=\"api_key\",result=\"error\",reason=\"busy\"}";
     check(&metrics, busy, Some(1.0));
     check(&metrics, "tollgate_limit_total{limit=\"gold\",result=\"allowed\"}", Some(0.0));
