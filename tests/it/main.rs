@@ -23,6 +23,7 @@ mod headers;
 mod http2;
 mod jwt;
 mod limits;
+mod pages;
 mod reload;
 mod routing;
 mod support;
