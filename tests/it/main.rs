@@ -26,6 +26,7 @@ mod limits;
 mod pages;
 mod reload;
 mod routing;
+mod secrets;
 mod support;
 mod telemetry;
 mod timeouts;

@@ -264,10 +264,16 @@ fn filled(yaml: &str, variables: &[(String, String)]) -> String {
 
 /// Runs the executable to its end, in `folder`.
 pub fn run_tollgate(folder: &Path, arguments: &[&str]) -> Exit {
+    run_tollgate_with(folder, &[], arguments)
+}
+
+/// The same, with these variables in its environment.
+pub fn run_tollgate_with(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Exit {
     let log = tempfile::tempdir().unwrap();
     let file = |name| File::create(log.path().join(name)).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .args(arguments)
+        .envs(variables.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(file("stdout"))

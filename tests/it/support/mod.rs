@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use client::{Connection, Request, Response};
-pub use gateway::{Exit, Gateway, run_tollgate};
+pub use gateway::{Exit, Gateway, run_tollgate, run_tollgate_with};
 pub use issuer::Issuer;
 pub use secrets::{basic_header, hash_of, key, password_hash};
 pub use upstream::{Behaviour, Gate, Recorded, Upstream, reply};
