@@ -20,6 +20,7 @@ mod framing;
 mod hardening;
 mod harness;
 mod headers;
+mod hostile;
 mod http2;
 mod jwt;
 mod limits;
