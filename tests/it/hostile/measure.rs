@@ -26,9 +26,13 @@ fn cost(scene: &impl Scene, request: &Request, times: usize, first: usize) -> f6
     (used(gateway) - before) as f64 / 1000.0 / times as f64
 }
 
+/// How often to send each; `None`: not at all.
+pub fn times() -> Option<usize> {
+    std::env::var("TOLLGATE_MEASURE").ok()?.parse().ok()
+}
+
 pub fn table<S: Scene>(scene: &S, cases: &[Case<S>]) {
-    let times = std::env::var("TOLLGATE_MEASURE").ok().and_then(|it| it.parse().ok());
-    let Some(times) = times else { return };
+    let Some(times) = times() else { return };
     let name = std::any::type_name::<S>().rsplit("::").nth(1).unwrap_or_default();
     let plain = cost(scene, &scene.plain(), times, 0);
     println!("| {name} | no credential | {plain:.0} | 1.0 |");

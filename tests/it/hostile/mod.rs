@@ -3,6 +3,7 @@
 mod api_key;
 mod basic;
 mod measure;
+mod timing;
 
 use serde_json::Value;
 
