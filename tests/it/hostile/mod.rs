@@ -2,6 +2,7 @@
 //! the real binary, gets the answer that it says, and nothing of it reaches the upstream.
 mod api_key;
 mod basic;
+mod jwt;
 mod measure;
 mod timing;
 
@@ -106,6 +107,6 @@ pub fn hold<S: Scene>(scene: &S, cases: &[Case<S>]) {
 
 #[test]
 fn there_are_at_least_120_hostile_lines() {
-    let counts = [api_key::CASES.len(), basic::CASES.len()];
+    let counts = [api_key::CASES.len(), basic::CASES.len(), jwt::CASES.len()];
     assert!(counts.iter().sum::<usize>() >= 40, "{counts:?}");
 }

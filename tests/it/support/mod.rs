@@ -3,6 +3,7 @@ mod client;
 mod gateway;
 mod issuer;
 mod secrets;
+pub mod tokens;
 mod upstream;
 mod wire;
 
