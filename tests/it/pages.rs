@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{HANG, Upstream, free_address, reply};
+use crate::support::{HANG, Upstream, free_address, reply, skip};
 
 const UPSTREAM: u16 = 9000;
 const ADMIN: u16 = 9900;
@@ -263,7 +263,7 @@ fn every_page_does_what_it_says() {
         if missing.is_empty() {
             return run(&text).map_err(|why| format!("{}: {why}", path.display()));
         }
-        eprintln!("SKIPPED: {}: {} is not installed", path.display(), missing.join(", "));
+        skip(&format!("{}: {} is not installed", path.display(), missing.join(", ")));
         Ok(())
     };
     let mut failed = Vec::new();
@@ -324,7 +324,7 @@ fn a_page_that_is_not_true_fails() {
         routes: [{id: all, match: {paths: [/a]}, public: true, upstream: up}]\n```\n";
     let run = |sh: &str| run(&format!("{YAML}```sh\n{sh}\n```\n"));
     if !missing("").is_empty() {
-        eprintln!("SKIPPED: bash or curl is not installed");
+        skip("bash or curl is not installed");
         return;
     }
     assert_eq!(run("curl http://127.0.0.1:8080/a # 200\ncurl http://127.0.0.1:1/ # fails"), Ok(()));

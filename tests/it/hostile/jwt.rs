@@ -10,13 +10,13 @@ use serde_json::json;
 use super::{Case, Scene, TRUSTING, bad, hold, no_http, none};
 use crate::support::{
     Gateway, Request, Upstream,
-    tokens::{ISSUER, Issuer, SECRET, b64, claims, header, hs256, now},
+    tokens::{ISSUER, SECRET, Signer, b64, claims, header, hs256, now},
 };
 
 pub struct Tokens {
     gateway: Gateway,
     upstream: Upstream,
-    issuer: Issuer,
+    issuer: Signer,
     _keys: tempfile::TempDir,
 }
 
@@ -39,10 +39,10 @@ routes:
 
 fn scene() -> Tokens {
     let upstream = Upstream::saying("ok");
-    let issuer = Issuer::new();
+    let issuer = Signer::new();
     let keys = tempfile::tempdir().unwrap();
     fs::write(keys.path().join("jwks.json"), issuer.jwks().to_string()).unwrap();
-    fs::write(keys.path().join("rsa.pem"), Issuer::rsa_pem()).unwrap();
+    fs::write(keys.path().join("rsa.pem"), Signer::rsa_pem()).unwrap();
     let folder = keys.path().display().to_string();
     let variables =
         [("UP", &*upstream.url()), ("ISSUER", ISSUER), ("KEYS", &folder), ("SECRET", SECRET)];
@@ -140,8 +140,8 @@ pub const CASES: &[Case<Tokens>] = &[
     bad("alg in small letters", "algorithm", |it| head(it, r#"{"alg":"es256","kid":"p256","typ":"at+jwt"}"#)),
     bad("an alg that is not allowed", "algorithm", |it| head(it, r#"{"alg":"ES384","kid":"p256","typ":"at+jwt"}"#)),
     bad("an alg of encryption", "algorithm", |it| head(it, r#"{"alg":"RSA-OAEP","kid":"rsa","typ":"at+jwt"}"#)),
-    bad("HS256 with the public key as the secret", "algorithm", |it| forged(it, "/rs", &header("HS256", "rsa"), Issuer::rsa_pem().as_bytes())),
-    bad("HS256 with the public key, RS256 in the header", "wrong", |it| forged(it, "/rs", &header("RS256", "rsa"), Issuer::rsa_pem().as_bytes())),
+    bad("HS256 with the public key as the secret", "algorithm", |it| forged(it, "/rs", &header("HS256", "rsa"), Signer::rsa_pem().as_bytes())),
+    bad("HS256 with the public key, RS256 in the header", "wrong", |it| forged(it, "/rs", &header("RS256", "rsa"), Signer::rsa_pem().as_bytes())),
     bad("HS256 with the key set as the secret", "algorithm", |it| forged(it, "/es", &header("HS256", "p256"), it.issuer.jwks().to_string().as_bytes())),
     bad("HS256 with an empty secret", "wrong", |it| forged(it, "/hs", &header("HS256", "x"), b"")),
     bad("HS256 with NUL as the secret", "wrong", |it| forged(it, "/hs", &header("HS256", "x"), b"\0")),
@@ -157,7 +157,7 @@ pub const CASES: &[Case<Tokens>] = &[
     bad("a kid that is a number", "malformed", |it| head(it, r#"{"alg":"ES256","kid":1,"typ":"at+jwt"}"#)),
     bad("a kid that is an object", "malformed", |it| head(it, r#"{"alg":"ES256","kid":{},"typ":"at+jwt"}"#)),
     bad("the attacker's own key in jwk", "wrong", |it| {
-        let own = Issuer::new();
+        let own = Signer::new();
         let jwk = own.jwks()["keys"][0].clone();
         let header = json!({"alg": "ES256", "kid": "p256", "typ": "at+jwt", "jwk": jwk}).to_string();
         es(it, &own.mint(&header, &claims(&[]), "ES256"))
@@ -165,13 +165,13 @@ pub const CASES: &[Case<Tokens>] = &[
     bad("the attacker's own key in jku", "key_unknown", |it| {
         let jku = format!("http://{}/keys", it.upstream.address);
         let header = json!({"alg": "ES256", "kid": "own", "typ": "at+jwt", "jku": jku, "x5u": jku}).to_string();
-        es(it, &Issuer::new().mint(&header, &claims(&[]), "ES256"))
+        es(it, &Signer::new().mint(&header, &claims(&[]), "ES256"))
     }),
     bad("the attacker's own certificate in x5c", "wrong", |it| {
         let header = json!({"alg": "ES256", "kid": "p256", "typ": "at+jwt", "x5c": ["MIIB"], "x5t": "AAAA"}).to_string();
-        es(it, &Issuer::new().mint(&header, &claims(&[]), "ES256"))
+        es(it, &Signer::new().mint(&header, &claims(&[]), "ES256"))
     }),
-    bad("another issuer's key", "wrong", |it| es(it, &Issuer::new().token(&[]))),
+    bad("another issuer's key", "wrong", |it| es(it, &Signer::new().token(&[]))),
     // The header.
     bad("crit with an extension", "malformed", |it| headed(it, r#""crit":["exp"],"exp":1"#)),
     bad("crit that is empty", "malformed", |it| headed(it, r#""crit":[]"#)),

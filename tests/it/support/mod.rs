@@ -22,6 +22,12 @@ pub use upstream::{Behaviour, Gate, Recorded, Upstream, reply};
 /// Longer than anything may take, however slow the machine. Reaching it is a failure.
 pub const HANG: Duration = Duration::from_secs(20);
 
+/// Says on the terminal that a test does not run here. The harness swallows what the macros print.
+pub fn skip(why: &str) {
+    let _ =
+        std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED: {why}\n").as_bytes());
+}
+
 /// Polls until `condition` holds. Panics with `what` when it never does.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

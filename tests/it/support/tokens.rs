@@ -27,13 +27,13 @@ pub const SECRET: &str =
     "a secret of the tests, long enough for each of the HMAC algorithms of JWS";
 
 /// The keys of an issuer.
-pub struct Issuer {
+pub struct Signer {
     p256: EcdsaKeyPair,
     ed25519: Ed25519KeyPair,
     rsa: RsaKeyPair,
 }
 
-impl Issuer {
+impl Signer {
     /// With fresh keys; RSA ones take too long to make, so that one is fixed.
     pub fn new() -> Self {
         let random = SystemRandom::new();
