@@ -35,6 +35,9 @@ pub trait Places {
 
     /// The text of a line, from 1, without its line break.
     fn line(&self, line: usize) -> Option<&str>;
+
+    /// `text`, said about `path`, without what must not be shown.
+    fn hide(&self, path: &Path, text: &str) -> String;
 }
 
 impl Diagnostic {

@@ -30,7 +30,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 
 /// Every document with its text.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths = files("docs", "md");
+    let mut paths = [files("docs", "md"), files("docs/authentication", "md")].concat();
     paths.extend(["README.md", "CHANGELOG.md", "load-tests/README.md"].map(|it| root().join(it)));
     let read = |path: PathBuf| (path.clone(), fs::read_to_string(path).unwrap());
     paths.into_iter().map(read).collect()

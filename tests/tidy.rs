@@ -156,6 +156,68 @@ fn serde_yaml_is_behind_the_configuration() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The fields of every struct, and of every variant of an enum, that derives `Debug`: `name: type`.
+fn printed_fields(text: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut is_derived = false;
+    // The indentation of the item that is being read.
+    let mut inside = None;
+    for line in text.lines() {
+        let code = line.trim_start();
+        let indent = line.len() - code.len();
+        if let Some(derived) = code.strip_prefix("#[derive(") {
+            is_derived = derived.contains("Debug");
+        }
+        let words: Vec<&str> = code.split([' ', '<', '(', '{', ';']).collect();
+        let is_item = words.iter().take(3).any(|it| matches!(*it, "struct" | "enum"));
+        match inside {
+            None if is_item => {
+                inside = (is_derived && code.ends_with('{')).then_some(indent);
+                is_derived = false;
+            }
+            Some(start) if indent == start && code.starts_with('}') => inside = None,
+            Some(_) if !code.starts_with("//") && !code.starts_with('#') => {
+                // One field a line, or a variant with its fields on one.
+                let fields = code.split_once('{').map_or(code, |(_, fields)| fields);
+                found.extend(fields.split(", ").filter_map(|it| it.split_once(": ")));
+            }
+            _ => {}
+        }
+    }
+    let name = |name: &str| name.rsplit(' ').next().map_or(0, |it| name.len() - it.len());
+    found.into_iter().map(|(field, kind)| (&field[name(field)..], kind)).collect()
+}
+
+/// Whether `Debug` of a field of this name and type would print a secret.
+fn is_printed_secret(name: &str, kind: &str) -> bool {
+    let names = ["secret", "password", "token", "private_key", "passphrase", "verifier", "pem"];
+    let last = |it: &str| name == it || name.ends_with(&format!("_{it}"));
+    let is_text =
+        ["String", "str", "u8", "Bytes", "HeaderValue"].iter().any(|it| kind.contains(it));
+    names.iter().any(|it| last(it)) && is_text && !kind.contains("Secret<")
+}
+
+#[test]
+fn no_secret_is_in_a_type_that_prints_itself() {
+    let fields = "#[derive(Clone, Debug)]\npub struct A {\n    /// a: str\n    pub my_token: String,\n}\n\
+        #[derive(Debug)]\nenum B {\n    C { secret: Vec<u8>, tokens: u64 },\n}\n\
+        struct D {\n    password: String,\n}\n#[derive(Debug)]\nstruct E(Secret<u8>);\n\
+        #[derive(Debug)]\nstruct F<'a> {\n    password: Secret<&'a str>,\n}\n";
+    let found: Vec<_> = printed_fields(fields).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(found, ["my_token", "secret", "tokens", "password"]);
+    let printed = |(name, kind): &(&str, &str)| is_printed_secret(name, kind);
+    assert_eq!(printed_fields(fields).iter().filter(|it| printed(it)).count(), 2);
+
+    let mut wrong = Vec::new();
+    for (path, text) in sources("src") {
+        // The tests of a module hold no secrets.
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let fields = printed_fields(code).into_iter().filter(printed);
+        wrong.extend(fields.map(|(name, kind)| format!("{}: {name}: {kind}", path.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn every_code_is_explained() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

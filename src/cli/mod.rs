@@ -15,6 +15,8 @@ use std::{io::Write, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::value::secret::Secret;
+
 /// What a verb came to: its text, where the text belongs, and the exit code.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -98,12 +100,12 @@ pub struct AdminArguments {
     config: Option<PathBuf>,
     /// A token, where the admin API asks for one. Better in the environment than on the command line.
     #[arg(long, value_name = "TOKEN", env = "TOLLGATE_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    token: Option<Secret<String>>,
 }
 
 impl AdminArguments {
     fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+        self.token.as_ref().map(|it| it.expose().as_str())
     }
 
     fn address(&self) -> Result<String, Outcome> {

@@ -4,8 +4,14 @@ use std::{env::VarError, fs::File, io::Read, path::Path as FilePath};
 
 use sha2::{Digest, Sha256};
 
-use super::tree::{Kind, Node, Style, Trail, Way};
-use crate::diagnostic::{Diagnostic, Problems};
+use super::{
+    brought::Brought,
+    tree::{Kind, Node, Style, Trail, Way},
+};
+use crate::{
+    diagnostic::{Diagnostic, Problems},
+    value::secret::Secret,
+};
 
 /// Longest file that `${file:}` reads.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -21,16 +27,24 @@ pub struct Origin<'a> {
 }
 
 /// Replaces what is to be replaced in `root` and feeds every value used to `hash`. A value with a
-/// problem is dropped from the tree, so that no second problem follows from it.
-pub fn run(root: &mut Node, origin: &Origin<'_>, hash: &mut Sha256, problems: &mut Problems) {
-    let mut walk = Walk { origin, hash, problems, added: 0 };
+/// problem is dropped from the tree, so that no second problem follows from it. Answers what it
+/// brought in.
+pub fn run(
+    root: &mut Node,
+    origin: &Origin<'_>,
+    hash: &mut Sha256,
+    problems: &mut Problems,
+) -> Vec<Brought> {
+    let mut walk = Walk { origin, hash, problems, brought: Vec::new(), added: 0 };
     walk.node(root, None);
+    walk.brought
 }
 
 struct Walk<'w> {
     origin: &'w Origin<'w>,
     hash: &'w mut Sha256,
     problems: &'w mut Problems,
+    brought: Vec<Brought>,
     added: usize,
 }
 
@@ -59,7 +73,7 @@ impl Walk<'_> {
                 if !text.contains("${") {
                     return;
                 }
-                match self.replace(text) {
+                match self.replace(text, up) {
                     Ok(Replaced { text: new, is_literal }) => {
                         *text = new.into();
                         *style = if is_literal { Style::Quoted } else { Style::Interpolated };
@@ -78,25 +92,30 @@ impl Walk<'_> {
         }
     }
 
-    fn replace(&mut self, text: &str) -> Result<Replaced, Fault> {
+    fn replace(&mut self, text: &str, at: Option<&Trail<'_>>) -> Result<Replaced, Fault> {
         let mut replaced = Replaced { text: String::new(), is_literal: true };
         for piece in Pieces(text) {
             match piece? {
                 Piece::Literal(text) => replaced.text.push_str(text),
                 Piece::Env(name) => {
                     let value = self.env(name)?;
-                    self.add(&mut replaced, &value)?;
+                    self.add(&mut replaced, value, at)?;
                 }
                 Piece::File(path) => {
                     let value = self.file(path)?;
-                    self.add(&mut replaced, &value)?;
+                    self.add(&mut replaced, value, at)?;
                 }
             }
         }
         Ok(replaced)
     }
 
-    fn add(&mut self, replaced: &mut Replaced, value: &str) -> Result<(), Fault> {
+    fn add(
+        &mut self,
+        replaced: &mut Replaced,
+        value: String,
+        at: Option<&Trail<'_>>,
+    ) -> Result<(), Fault> {
         self.added = self.added.saturating_add(value.len());
         if self.added > MOST_ADDED {
             return Err(Fault {
@@ -106,8 +125,10 @@ impl Walk<'_> {
         }
         // With the length before each value, no two lists of values hash alike.
         self.hash.update(value.len().to_le_bytes());
-        self.hash.update(value);
-        replaced.text.push_str(value);
+        self.hash.update(&value);
+        replaced.text.push_str(&value);
+        let value = Secret::new(value.into_boxed_str());
+        self.brought.push(Brought { path: Trail::path(at), value });
         replaced.is_literal = false;
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::{fmt, str::Chars, sync::OnceLock};
 
 use super::{
+    brought::{self, Brought},
     tree::{Kind, Node},
     yaml,
 };
@@ -14,6 +15,7 @@ pub struct Source {
     text: Box<str>,
     tree: OnceLock<Option<Box<Node>>>,
     lines: OnceLock<Box<[usize]>>,
+    brought: Vec<Brought>,
 }
 
 impl Source {
@@ -23,7 +25,13 @@ impl Source {
             text: text.strip_prefix('\u{feff}').unwrap_or(text).into(),
             tree: OnceLock::new(),
             lines: OnceLock::new(),
+            brought: Vec::new(),
         }
+    }
+
+    /// With what `${…}` brought in, which is then never shown.
+    pub(super) fn with(self, brought: Vec<Brought>) -> Self {
+        Self { brought, ..self }
     }
 
     /// The text, without a byte order mark.
@@ -130,6 +138,10 @@ impl Places for Source {
         let lines = self.lines();
         let (start, end) = (lines.get(line.checked_sub(1)?)?, lines.get(line)?);
         self.text.get(*start..*end).map(|line| line.trim_end_matches(['\r', '\n']))
+    }
+
+    fn hide(&self, path: &Path, text: &str) -> String {
+        brought::hide(&self.brought, path, text)
     }
 }
 

@@ -4,6 +4,7 @@ use std::{fmt, fs::File, io::Read, path::Path as FilePath};
 
 use sha2::{Digest, Sha256};
 
+mod brought;
 mod decode;
 mod effective;
 mod interpolate;
@@ -148,7 +149,8 @@ pub fn parse(text: &str, file: &str, base_dir: &FilePath) -> Result<Loaded, Fail
     };
     let mut hash = Sha256::new_with_prefix(source.text());
     let origin = interpolate::Origin { base_dir, env: &|name| std::env::var(name) };
-    interpolate::run(&mut tree, &origin, &mut hash, &mut problems);
+    let brought = interpolate::run(&mut tree, &origin, &mut hash, &mut problems);
+    let source = source.with(brought);
     match decode::decode(&mut tree, &mut problems) {
         Some(config) if problems.is_empty() => {
             Ok(Loaded { config, source, revision: Revision::of(hash) })

@@ -8,8 +8,15 @@ use serde::{
 };
 
 /// A scalar kept as it was written: `10`, `10MiB` and `"10"` are all fine where a word is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Its `Debug` output is empty: any word may be a secret, or have come from `${…}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Word(pub String);
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
 
 /// `consumer`, or a map of one key such as `{header: X-Tenant}`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,7 +39,7 @@ pub fn render_each(problems: &[Diagnostic], places: &dyn Places) -> Vec<String> 
             }
         }
         if let Some(hint) = &problem.hint {
-            let _ = writeln!(out, "  hint: {}", printable(hint));
+            let _ = writeln!(out, "  hint: {}", printable(&places.hide(&problem.path, hint)));
         }
         out.truncate(out.trim_end().len());
         shown.push(out);
@@ -61,7 +61,7 @@ fn head(out: &mut String, place: Option<Place>, problem: &Diagnostic, places: &d
         out.push(' ');
         out.push_str(&printable(&path));
     }
-    let _ = writeln!(out, ": {}", printable(&problem.message));
+    let _ = writeln!(out, ": {}", printable(&places.hide(&problem.path, &problem.message)));
 }
 
 fn source_line(out: &mut String, place: Place, masked: &Masked) {
@@ -108,6 +108,10 @@ mod tests {
     struct Text(&'static str);
 
     impl Places for Text {
+        fn hide(&self, _: &Path, text: &str) -> String {
+            text.to_owned()
+        }
+
         fn file(&self) -> &str {
             "t.yaml"
         }

@@ -91,6 +91,7 @@ fn write(
     });
     let revision = exchange.gateway.revision.as_str();
     let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
+    let referer = text(header::REFERER).map(|it| mask_url(&exchange.gateway, it));
     proxy.access_log.write(&Record {
         time: context.now.unix,
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or(""),
@@ -118,7 +119,7 @@ fn write(
         upstream_duration,
         retries: forwarding.attempts.saturating_sub(1),
         user_agent: text(header::USER_AGENT),
-        referer: text(header::REFERER),
+        referer: referer.as_deref().map(str::as_bytes),
         cause: exchange.cause.as_deref().or_else(|| context.reported.as_ref()?.cause.as_deref()),
         revision,
     });
@@ -145,6 +146,18 @@ fn mask<'a>(gateway: &Gateway, query: &'a str) -> Cow<'a, str> {
         _ => Cow::Borrowed(pair),
     });
     Cow::Owned(masked.collect::<Vec<_>>().join("&"))
+}
+
+/// A URL with the values of keys taken out: a page whose own URL holds a key names it in `Referer`.
+fn mask_url<'a>(gateway: &Gateway, url: &'a [u8]) -> Cow<'a, str> {
+    let url = String::from_utf8_lossy(url);
+    match url.split_once('?') {
+        Some((before, query)) => match mask(gateway, query) {
+            Cow::Owned(masked) => Cow::Owned(format!("{before}?{masked}")),
+            Cow::Borrowed(_) => url,
+        },
+        None => url,
+    }
 }
 
 /// A request that was refused before it was one: only what is certain is written.

@@ -65,7 +65,7 @@ pub struct Request {
     method: String,
     target: String,
     host: Option<String>,
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     is_chunked: bool,
 }
@@ -83,7 +83,12 @@ impl Request {
         }
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.header_bytes(name, value.as_bytes())
+    }
+
+    /// A header whose value is not text.
+    pub fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -105,19 +110,20 @@ impl Request {
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         if let Some(host) = &self.host {
-            head += &format!("Host: {host}\r\n");
+            bytes.extend_from_slice(format!("Host: {host}\r\n").as_bytes());
         }
         for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
+            bytes.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
         }
         if self.is_chunked {
-            head += "Transfer-Encoding: chunked\r\n";
+            bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         } else if !self.body.is_empty() {
-            head += &format!("Content-Length: {}\r\n", self.body.len());
+            let length = format!("Content-Length: {}\r\n", self.body.len());
+            bytes.extend_from_slice(length.as_bytes());
         }
-        let mut bytes = (head + "\r\n").into_bytes();
+        bytes.extend_from_slice(b"\r\n");
         if self.is_chunked {
             for chunk in self.body.chunks(1000) {
                 bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());

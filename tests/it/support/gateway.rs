@@ -233,6 +233,11 @@ impl Gateway {
         self.exit(code)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -264,10 +269,16 @@ fn filled(yaml: &str, variables: &[(String, String)]) -> String {
 
 /// Runs the executable to its end, in `folder`.
 pub fn run_tollgate(folder: &Path, arguments: &[&str]) -> Exit {
+    run_tollgate_with(folder, &[], arguments)
+}
+
+/// The same, with these variables in its environment.
+pub fn run_tollgate_with(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Exit {
     let log = tempfile::tempdir().unwrap();
     let file = |name| File::create(log.path().join(name)).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .args(arguments)
+        .envs(variables.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(file("stdout"))

@@ -4,6 +4,7 @@ mod gateway;
 mod issuer;
 mod provider;
 mod secrets;
+pub mod tokens;
 mod upstream;
 mod wire;
 
@@ -14,7 +15,7 @@ use std::{
 };
 
 pub use client::{Connection, Request, Response};
-pub use gateway::{Exit, Gateway, run_tollgate};
+pub use gateway::{Exit, Gateway, run_tollgate, run_tollgate_with};
 pub use issuer::Issuer;
 pub use provider::{Provider, Visitor};
 pub use secrets::{basic_header, hash_of, key, password_hash};
@@ -22,6 +23,12 @@ pub use upstream::{Behaviour, Gate, Recorded, Upstream, reply};
 
 /// Longer than anything may take, however slow the machine. Reaching it is a failure.
 pub const HANG: Duration = Duration::from_secs(20);
+
+/// Says on the terminal that a test does not run here. The harness swallows what the macros print.
+pub fn skip(why: &str) {
+    let _ =
+        std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED: {why}\n").as_bytes());
+}
 
 /// Polls until `condition` holds. Panics with `what` when it never does.
 #[track_caller]
