@@ -95,8 +95,8 @@ pub struct AdminArguments {
     /// Where its admin listener is; 127.0.0.1:9900 without it.
     #[arg(long, value_name = "ADDRESS", env = "TOLLGATE_ADMIN")]
     admin: Option<String>,
-    /// The configuration that says where its admin listener is.
-    #[arg(short, long, value_name = "FILE", conflicts_with = "admin")]
+    /// The configuration that says where its admin listener is; goes before `--admin`.
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A token, where the admin API asks for one. Better in the environment than on the command line.
     #[arg(long, value_name = "TOKEN", env = "TOLLGATE_TOKEN", hide_env_values = true)]

@@ -194,8 +194,8 @@ mod tests {
         check("a: 'one two'\n", 4, 1, 9);
         check("a: {x: 1}\n", 4, 1, 4);
         check("{a: \"é == 'x'\", b: 1}\n", 5, 1, 11);
-        // Six characters of text, nine of YAML: 'it''s ''x'.
-        check("a: 'it''s ''x'\n", 6, 1, 12);
+        // Seven characters of text, nine of YAML: 'it''s ''x'.
+        check("a: 'it''s ''x'\n", 6, 1, 13);
         check("a: \"p \\\"q\\\" r\"\n", 6, 1, 13);
         check("a: |\n  one\n  two\n", 0, 2, 3);
         check("a: |\n  one\n  two\n", 5, 3, 4);
