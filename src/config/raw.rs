@@ -190,6 +190,7 @@ raw! {
         issuer: Word,
         client_id: Word,
         client_secret: Word,
+        auth_method: Word,
         scopes: Vec<Word>,
         /// Further parameters of the authorization request, such as `prompt`.
         parameters: Map<Word>,

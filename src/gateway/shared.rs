@@ -53,7 +53,7 @@ impl Shared {
             introspected: Keep::default(),
             verified: Keep::default(),
             upstream_tokens: Keep::default(),
-            oidc: Arc::default(),
+            oidc: Arc::new(oidc::Kept::new()?),
             sealer: Arc::new(Sealer::random().map_err(|why| why.to_string())?),
         })
     }

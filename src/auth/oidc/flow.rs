@@ -340,7 +340,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             for (name, value) in &scene.cookies {
                 let line = HeaderValue::from_bytes(format!("{name}={value}").as_bytes());
-                line.into_iter().for_each(|line| drop(headers.append(header::COOKIE, line)));
+                headers.extend(line.into_iter().map(|line| (header::COOKIE, line)));
             }
             headers
         };

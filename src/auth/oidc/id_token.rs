@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How far the provider's clock may be off ours.
-const LEEWAY: Duration = Duration::from_secs(60);
+const LEEWAY: Duration = Duration::from_secs(30);
 /// How long ago a token may have been issued: it comes straight from the provider.
 const OLDEST: Duration = Duration::from_secs(600);
 /// Characters of a subject, at most (OpenID Connect Core 1.0 section 2).
@@ -235,19 +235,19 @@ mod tests {
         check(json!({"azp": ["portal"]}), Err(Party));
         check(json!({"aud": null}), Err(Missing("aud")));
         check(json!({"aud": {"portal": true}}), Err(Missing("aud")));
-        check(json!({"exp": NOW - 59}), Ok(NOW - 59));
-        check(json!({"exp": NOW - 60}), Err(Expired));
+        check(json!({"exp": NOW - 29}), Ok(NOW - 29));
+        check(json!({"exp": NOW - 30}), Err(Expired));
         check(json!({"exp": null}), Err(Missing("exp")));
         check(json!({"exp": "2000000000"}), Err(Missing("exp")));
         check(json!({"exp": -1}), Err(Missing("exp")));
         check(json!({"exp": 1e300}), Err(Missing("exp")));
         check(json!({"exp": (NOW + 600) as f64 + 0.5}), good);
         check(json!({"iat": null}), Err(Missing("iat")));
-        check(json!({"iat": NOW + 60}), good);
-        check(json!({"iat": NOW + 61}), Err(Future));
-        check(json!({"iat": NOW - 660}), good);
-        check(json!({"iat": NOW - 661}), Err(Stale));
-        check(json!({"nbf": NOW + 61}), Err(Future));
+        check(json!({"iat": NOW + 30}), good);
+        check(json!({"iat": NOW + 31}), Err(Future));
+        check(json!({"iat": NOW - 630}), good);
+        check(json!({"iat": NOW - 631}), Err(Stale));
+        check(json!({"nbf": NOW + 31}), Err(Future));
         check(json!({"nonce": null}), Err(Missing("nonce")));
         check(json!({"nonce": ""}), Err(Nonce));
         check(json!({"nonce": "N"}), Err(Nonce));

@@ -28,14 +28,12 @@ use self::{
     flow::{Flow, Owner},
     once::Once,
     origin::Origin,
-    party::Failure,
-    renewal::{Outcome, Renewals},
+    renewal::{Renewal, Renewals, Renewed},
     session::Session,
 };
 pub use self::{
     party::{Config as PartyConfig, Party},
-    provider::{Provider, Providers},
-    tokens::Registration,
+    provider::Provider,
 };
 use super::{Accepted, Presented, Reason, Refused, claims::Mapping, jwks::KeySet};
 use crate::{
@@ -45,18 +43,35 @@ use crate::{
         identity::{Credential, Identity, Source},
         rejection::{Code, Rejection},
     },
-    shared::seal::{self, Sealer},
+    shared::{
+        answers::Outcome,
+        keep::Keep,
+        seal::{self, Sealer},
+    },
 };
 
 /// What outlives a snapshot.
-#[derive(Default)]
 pub struct Kept {
-    pub providers: Providers,
-    renewals: Renewals,
+    /// By their issuers. All authenticators with the same one share it.
+    pub providers: Keep<Provider>,
+    renewals: Arc<Renewals>,
     /// States of logins that were answered.
     answered: Once,
     /// Ids of sessions that were logged out of.
     ended: Once,
+}
+
+impl Kept {
+    /// # Errors
+    /// The system has no randomness.
+    pub fn new() -> Result<Self, String> {
+        Ok(Self {
+            providers: Keep::default(),
+            renewals: renewal::renewals()?,
+            answered: Once::default(),
+            ended: Once::default(),
+        })
+    }
 }
 
 impl std::fmt::Debug for Kept {
@@ -104,7 +119,7 @@ pub struct Oidc {
     kept: Arc<Kept>,
     challenge: HeaderValue,
     /// Whose a sealed value is: of this authenticator with this client of this issuer.
-    context: Box<[u8]>,
+    context: Arc<[u8]>,
     /// The names of the session's cookie, over http and https.
     cookies: [Arc<str>; 2],
 }
@@ -121,7 +136,7 @@ impl Oidc {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, party, sealer, mapping, kept } = parts;
         let name = &mapping.authenticator;
-        let client = party.config.registration.client_id.as_bytes();
+        let client = party.config.client.id().as_bytes();
         let context = [name.as_bytes(), party.provider.issuer().as_bytes(), client].join(&0);
         let cookies =
             [false, true].map(|is_secure| Jar { base: &config.cookie, is_secure }.name("").into());
@@ -263,76 +278,47 @@ impl Oidc {
             return Ok(Some(session.into()));
         }
         let are_tokens_good = unix < session.tokens_end;
-        let outcome = match presented.is_suspect || self.party.provider.is_away(now) {
-            true => Outcome::Unavailable,
-            false => self.renewed(&session, now).await,
-        };
-        match outcome {
-            Outcome::Renewed(new) => Ok(Some(self.replaced(session, &new, presented, now))),
+        match self.renewal(&session, presented, now).await {
+            Some(Renewal::Done(new)) => Ok(Some(self.replaced(&new, presented, now))),
             // Another node may have used the refresh token; the browser comes with the new cookie next.
-            Outcome::Over if are_tokens_good => Ok(Some(session.into())),
-            Outcome::Over => Ok(None),
-            Outcome::Unavailable if are_tokens_good => Ok(Some(session.into())),
-            Outcome::Unavailable => match self.config.on_outage {
+            Some(Renewal::Over) | None if are_tokens_good => Ok(Some(session.into())),
+            Some(Renewal::Over) => Ok(None),
+            None => match self.config.on_outage {
                 OnOutage::Allow => Ok(Some(session.into())),
                 OnOutage::Deny => Err(Reason::Unavailable.into()),
             },
         }
     }
 
-    async fn renewed(&self, session: &Session, now: Now) -> Outcome {
-        let renew = || {
-            let (party, session) = (self.party.clone(), session.clone());
-            async move {
-                match party.renew(session, now).await {
-                    Ok(new) => Outcome::Renewed(Arc::new(new)),
-                    // The everyday end of a login: revoked, or idle for too long.
-                    Err(Failure::Tokens(tokens::Failure::Grant)) => Outcome::Over,
-                    Err(why) => {
-                        log::warn!("{}: a session is not renewed: {why}", party.provider.issuer());
-                        match why {
-                            Failure::Tokens(_) => party.provider.went_away(now),
-                            // Somebody else's tokens for this session: it must not go on.
-                            Failure::Wrong(_) => return Outcome::Over,
-                            Failure::Signature(_) | Failure::NoIdToken => {}
-                        }
-                        Outcome::Unavailable
-                    }
-                }
-            }
-        };
-        self.kept.renewals.join(session, now.monotonic, renew).await
-    }
-
-    /// The renewed session with its cookie; the old one if the new one does not fit in any.
-    fn replaced(
+    /// None: nobody knows.
+    async fn renewal(
         &self,
-        old: Session,
-        new: &Session,
+        session: &Session,
         presented: &Presented<'_>,
         now: Now,
-    ) -> Current {
-        let life = Seconds(new.expires.saturating_sub(now.unix.as_secs()));
-        let lines = new
-            .seal(&self.sealer, &self.context)
-            .ok()
-            .and_then(|sealed| self.jar(presented).split(presented.headers(), &sealed, life));
-        match lines {
-            None => {
-                log::warn!(
-                    "{}: a renewed session is too large for its cookies",
-                    self.mapping.authenticator
-                );
-                old.into()
-            }
-            Some(lines) => {
-                let mut headers: Vec<_> =
-                    lines.into_iter().map(|line| (header::SET_COOKIE, line)).collect();
-                // No shared cache may keep an answer with somebody's session in it.
-                headers.push((header::CACHE_CONTROL, HeaderValue::from_static("private")));
-                Current { session: new.clone(), lines: headers }
-            }
+    ) -> Option<Renewal> {
+        let renewals = &self.kept.renewals;
+        let generation = session.generation.to_le_bytes();
+        let digest = renewals.digest([&*self.context, &session.id, &generation]);
+        let may_ask = !presented.is_suspect && !self.party.provider.is_away(now);
+        let question = || {
+            let (party, sealer) = (self.party.clone(), self.sealer.clone());
+            renewal::renew(party, sealer, self.context.clone(), session.clone(), now)
+        };
+        match renewals.ask(digest, now.monotonic, may_ask, question).await {
+            Outcome::Remembered(it) | Outcome::Answered(it) | Outcome::Stale(it, _) => Some(it),
+            Outcome::Busy | Outcome::Failed(_) => None,
         }
+    }
+
+    /// The renewed session with its cookie.
+    fn replaced(&self, new: &Renewed, presented: &Presented<'_>, now: Now) -> Current {
+        let life = Seconds(new.session.expires.saturating_sub(now.unix.as_secs()));
+        let lines = self.jar(presented).split(presented.headers(), &new.sealed, life);
+        let lines = lines.into_iter().flatten().map(|line| (header::SET_COOKIE, line));
+        // No shared cache may keep an answer with somebody's session in it.
+        let private = (header::CACHE_CONTROL, HeaderValue::from_static("private"));
+        Current { session: new.session.clone(), lines: lines.chain([private]).collect() }
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     id_token::{self, Expected, Wrong},
     provider::{Metadata, Provider},
     session::Session,
-    tokens::{self, Grant, Registration, Tokens, with_query},
+    tokens::{self, Grant, Tokens, with_query},
 };
 use crate::{
     auth::{
@@ -15,7 +15,10 @@ use crate::{
         jwt::{self, Verified, Verifier},
     },
     flow::clock::Now,
-    shared::http_client::{Client, Url},
+    shared::{
+        http_client::{Client, Url},
+        oauth,
+    },
 };
 
 /// Tokens are renewed a tenth of their life before they end, within these bounds.
@@ -27,7 +30,8 @@ const SLOWEST: u64 = 1;
 /// What is asked of the provider, as configured.
 #[derive(Debug)]
 pub struct Config {
-    pub registration: Registration,
+    /// Us, as the provider knows us.
+    pub client: oauth::Client,
     /// Separated by spaces; `openid` is among them.
     pub scope: String,
     /// Further parameters of the authorization request.
@@ -87,8 +91,8 @@ impl Party {
         let challenge = flow.challenge();
         let own = [
             ("response_type", "code"),
-            ("client_id", &self.config.registration.client_id),
-            ("redirect_uri", &flow.redirect_uri),
+            ("client_id", self.config.client.id()),
+            ("redirect_uri", &*flow.redirect_uri),
             ("scope", &self.config.scope),
             ("state", &flow.state),
             ("nonce", &flow.nonce),
@@ -109,7 +113,7 @@ impl Party {
     ) -> Option<Url> {
         let pairs = [("id_token_hint", id_token), ("post_logout_redirect_uri", back_to)];
         let given = pairs.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        let own = [("client_id", self.config.registration.client_id.as_str())];
+        let own = [("client_id", self.config.client.id())];
         Some(with_query(metadata.end_session_endpoint.as_ref()?, own.into_iter().chain(given)))
     }
 
@@ -164,7 +168,7 @@ impl Party {
     }
 
     async fn ask(&self, grant: Grant<'_>) -> Result<Tokens, tokens::Failure> {
-        tokens::ask(&self.http, &self.provider, &self.config.registration, grant).await
+        tokens::ask(&self.http, &self.provider, &self.config.client, grant).await
     }
 
     fn check(
@@ -177,7 +181,7 @@ impl Party {
     ) -> Result<u64, Wrong> {
         let expected = Expected {
             issuer: self.provider.issuer(),
-            client_id: &self.config.registration.client_id,
+            client_id: self.config.client.id(),
             session,
             subject,
             access_token: &tokens.access_token,

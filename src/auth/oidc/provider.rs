@@ -2,11 +2,10 @@
 //! looked at again in the background, and never thrown away because the provider is down. Not its
 //! keys, which `auth::jwks` keeps.
 use std::{
-    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -36,22 +35,12 @@ const AWAY: Duration = Duration::from_secs(30);
 /// Requests to the token endpoint at a time, at most.
 const AT_ONCE: usize = 64;
 
-/// How we prove who we are at the token endpoint (OpenID Connect Core 1.0 section 9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// `Authorization: Basic`, the default.
-    Basic,
-    /// In the form; only where the provider does not take the other.
-    Post,
-}
-
 /// The parts of the document that a login needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     pub authorization_endpoint: Url,
     pub token_endpoint: Url,
     pub end_session_endpoint: Option<Url>,
-    pub client_auth: ClientAuth,
     /// Whether each answer names the issuer (RFC 9207): one without it is refused then.
     pub names_issuer: bool,
 }
@@ -60,10 +49,6 @@ impl Metadata {
     /// # Errors
     /// It lacks what a login needs.
     fn of(document: &discovery::Metadata) -> Result<Self, String> {
-        let methods =
-            document.get("token_endpoint_auth_methods_supported").and_then(Value::as_array);
-        let has = |method: &str| methods.is_some_and(|all| all.iter().any(|it| it == method));
-        let is_post = has("client_secret_post") && !has("client_secret_basic");
         let end_session_endpoint = match document.get("end_session_endpoint") {
             None | Some(Value::Null) => None,
             Some(_) => Some(document.endpoint("end_session_endpoint")?),
@@ -73,7 +58,6 @@ impl Metadata {
             authorization_endpoint: document.endpoint("authorization_endpoint")?,
             token_endpoint: document.endpoint("token_endpoint")?,
             end_session_endpoint,
-            client_auth: if is_post { ClientAuth::Post } else { ClientAuth::Basic },
             names_issuer: names_issuer.and_then(Value::as_bool).unwrap_or(false),
         })
     }
@@ -94,15 +78,20 @@ pub struct Provider {
 }
 
 impl Provider {
-    fn new(issuer: &str, http: Client) -> Self {
-        Self {
+    /// The provider that `issuer` is, which nobody has asked yet.
+    ///
+    /// # Errors
+    /// `issuer` is not an https URL without query and fragment (Discovery 1.0 section 3).
+    pub fn new(issuer: &str, http: &Client) -> Result<Self, String> {
+        discovery::urls(issuer)?;
+        Ok(Self {
             issuer: issuer.into(),
-            http,
+            http: http.clone(),
             metadata: ArcSwapOption::empty(),
             fetched: Mutex::new(None),
             permits: Semaphore::new(AT_ONCE),
             away_until: AtomicU64::new(0),
-        }
+        })
     }
 
     #[must_use]
@@ -178,28 +167,6 @@ impl Background for Provider {
     }
 }
 
-/// Providers by issuer, so that a reload finds what is known of them.
-#[derive(Default)]
-pub struct Providers(Mutex<HashMap<Box<str>, Weak<Provider>>>);
-
-impl Providers {
-    /// The provider of `issuer`, which nobody has asked yet if it is new.
-    ///
-    /// # Errors
-    /// `issuer` is not an https URL without query and fragment (Discovery 1.0 section 3).
-    pub fn get(&self, issuer: &str, http: &Client) -> Result<Arc<Provider>, String> {
-        discovery::urls(issuer)?;
-        let mut all = self.0.lock();
-        if let Some(known) = all.get(issuer).and_then(Weak::upgrade) {
-            return Ok(known);
-        }
-        all.retain(|_, provider| provider.strong_count() > 0);
-        let new = Arc::new(Provider::new(issuer, http.clone()));
-        all.insert(issuer.into(), Arc::downgrade(&new));
-        Ok(new)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -232,23 +199,11 @@ mod tests {
         assert_eq!(it.authorization_endpoint.as_str(), "https://id.test/auth?tenant=a");
         assert_eq!(it.token_endpoint.as_str(), "https://id.test/token");
         assert_eq!(it.end_session_endpoint.unwrap().as_str(), "https://id.test/end");
-        assert_eq!((it.client_auth, it.names_issuer), (ClientAuth::Basic, false));
+        assert!(!it.names_issuer);
         let it = read(json!({"end_session_endpoint": null})).unwrap();
         assert_eq!(it.end_session_endpoint, None);
         let it = read(json!({"authorization_response_iss_parameter_supported": true})).unwrap();
         assert!(it.names_issuer);
-    }
-
-    #[test]
-    fn the_client_proves_itself_as_the_provider_wants_it() {
-        let check = |methods: &[&str], expected: ClientAuth| {
-            let it = read(json!({"token_endpoint_auth_methods_supported": methods})).unwrap();
-            assert_eq!(it.client_auth, expected, "{methods:?}");
-        };
-        check(&[], ClientAuth::Basic);
-        check(&["client_secret_basic", "client_secret_post"], ClientAuth::Basic);
-        check(&["client_secret_post", "none"], ClientAuth::Post);
-        check(&["private_key_jwt"], ClientAuth::Basic);
     }
 
     #[test]
@@ -264,18 +219,5 @@ mod tests {
         check(json!({"token_endpoint": "https://127.0.0.1/token"}), "this machine");
         check(json!({"authorization_endpoint": "javascript:alert(1)"}), "https");
         check(json!({"end_session_endpoint": "/end"}), "not a URL");
-    }
-
-    #[test]
-    fn one_issuer_is_one_provider_for_as_long_as_somebody_has_it() {
-        let (all, http) = (Providers::default(), Client::new().unwrap());
-        let first = all.get(ISSUER, &http).unwrap();
-        assert!(Arc::ptr_eq(&first, &all.get(ISSUER, &http).unwrap()));
-        drop(first);
-        let _other = all.get("https://other.test", &http).unwrap();
-        assert_eq!(all.0.lock().len(), 1);
-        for wrong in ["http://id.test", "id.test", "https://id.test/?a=b", "https://id.test/#a"] {
-            assert!(all.get(wrong, &http).is_err(), "{wrong}");
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{provider::ClientAuth, provider::Metadata, *};
+use super::{provider::Metadata, *};
 use crate::{
     auth::{
         Subjects,
@@ -13,7 +13,11 @@ use crate::{
         jwt::Verifier,
     },
     flow::identity::{Consumer, Label},
-    shared::http_client::{Client, Url},
+    shared::{
+        http_client::{Client, Url},
+        oauth::{self, AuthMethod},
+    },
+    value::secret::Secret,
 };
 
 const UNIX: u64 = 1_800_000_000;
@@ -47,7 +51,7 @@ impl Setup {
             is_known: true,
             names_issuer: false,
             sealer: Arc::new(Sealer::random().unwrap()),
-            kept: Arc::default(),
+            kept: Arc::new(Kept::new().unwrap()),
         }
     }
 
@@ -59,20 +63,20 @@ impl Setup {
             authorization_endpoint: url("/auth"),
             token_endpoint: url("/token"),
             end_session_endpoint: Some(url("/end")),
-            client_auth: ClientAuth::Basic,
             names_issuer: self.names_issuer,
         };
-        let provider = Providers::default().get(ISSUER, &http).unwrap();
+        let provider = Arc::new(Provider::new(ISSUER, &http).unwrap());
         if self.is_known {
             provider.learn(metadata);
         }
         let live = Arc::new(Live::new(KeySource::Discovery(ISSUER.into())));
         let keys = KeySet::remote(live, Duration::from_secs(60));
-        let client_secret = None;
-        let registration = Registration { client_id: self.client_id.to_owned(), client_secret };
+        let secret = Secret::new("portal-secret".to_owned());
+        let method = AuthMethod::ClientSecretBasic;
+        let client = oauth::Client::new(self.client_id, secret, method).unwrap();
         let party = Party {
             config: PartyConfig {
-                registration,
+                client,
                 scope: "openid".to_owned(),
                 parameters: vec![("prompt".to_owned(), "login".to_owned())],
                 claims: None,
@@ -399,7 +403,7 @@ async fn an_outage_is_a_decision_once_the_tokens_have_ended() {
         let due = Session {
             renew_at: UNIX + 100,
             tokens_end: UNIX + 200,
-            refresh_token: Some(crate::value::secret::Secret::new("r".to_owned())),
+            refresh_token: Some(Secret::new("r".to_owned())),
             ..session(json!({"sub": "alice"}))
         };
         let line = cookies(&oidc, &due);

@@ -2,15 +2,16 @@
 //! in time, size and number; what goes wrong is either the provider's no or its absence.
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::provider::{ClientAuth, Provider};
+use super::provider::Provider;
 use crate::{
     auth::json,
-    shared::http_client::{Client, Request, Url},
+    shared::{
+        http_client::{Client, Request, Url},
+        oauth,
+    },
     value::secret::Secret,
 };
 
@@ -24,14 +25,6 @@ const LARGEST: usize = 256 << 10;
 pub enum Grant<'a> {
     Code { code: &'a str, redirect_uri: &'a str, verifier: &'a str },
     Refresh(&'a Secret<String>),
-}
-
-/// Who we are to the provider.
-#[derive(Clone, Debug)]
-pub struct Registration {
-    pub client_id: String,
-    /// None: a public client, whose only proof is PKCE.
-    pub client_secret: Option<Secret<String>>,
 }
 
 /// What we got. No `Debug`: most of it is secret.
@@ -67,89 +60,30 @@ pub enum Failure {
 pub async fn ask(
     http: &Client,
     provider: &Provider,
-    registration: &Registration,
+    client: &oauth::Client,
     grant: Grant<'_>,
 ) -> Result<Tokens, Failure> {
     let unavailable = |why: &str| Failure::Unavailable(why.to_owned());
     let metadata = provider.metadata().ok_or_else(|| unavailable("nothing is known of it yet"))?;
     let _permit = provider.permits.try_acquire().map_err(|_| unavailable("too many ask it"))?;
-    let (headers, form) = request(metadata.client_auth, registration, grant);
-    let request = Request {
-        method: Method::POST,
-        url: metadata.token_endpoint.clone(),
-        headers,
-        body: Bytes::from(form),
-        timeout: TIMEOUT,
-        most_bytes: LARGEST,
+    let url = metadata.token_endpoint.clone();
+    let request = match grant {
+        Grant::Code { code, redirect_uri, verifier } => client.post(
+            url,
+            &[
+                ("grant_type", "authorization_code"),
+                ("code", code),
+                ("redirect_uri", redirect_uri),
+                ("code_verifier", verifier),
+            ],
+        ),
+        Grant::Refresh(token) => {
+            client.post(url, &[("grant_type", "refresh_token"), ("refresh_token", token.expose())])
+        }
     };
+    let request = Request { timeout: TIMEOUT, most_bytes: LARGEST, ..request };
     let answer = http.send(request).await.map_err(|why| unavailable(&why.to_string()))?;
     read(answer.status, &answer.body)
-}
-
-fn request(
-    client_auth: ClientAuth,
-    registration: &Registration,
-    grant: Grant<'_>,
-) -> (HeaderMap, String) {
-    let mut headers = HeaderMap::new();
-    let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-    headers.insert(header::CONTENT_TYPE, form_type);
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    let mut pairs = match grant {
-        Grant::Code { code, redirect_uri, verifier } => vec![
-            ("grant_type", "authorization_code"),
-            ("code", code),
-            ("redirect_uri", redirect_uri),
-            ("code_verifier", verifier),
-        ],
-        Grant::Refresh(token) => {
-            vec![("grant_type", "refresh_token"), ("refresh_token", token.expose().as_str())]
-        }
-    };
-    let id = registration.client_id.as_str();
-    match (&registration.client_secret, client_auth) {
-        (Some(secret), ClientAuth::Basic) => {
-            // RFC 6749 section 2.3.1: each half is form-encoded before.
-            let both = format!("{}:{}", encoded(id), encoded(secret.expose()));
-            let text = format!("Basic {}", STANDARD.encode(both));
-            // Base64 makes a header value.
-            if let Ok(mut value) = HeaderValue::from_str(&text) {
-                value.set_sensitive(true);
-                headers.insert(header::AUTHORIZATION, value);
-            }
-        }
-        (Some(secret), ClientAuth::Post) => {
-            pairs.extend([("client_id", id), ("client_secret", secret.expose().as_str())]);
-        }
-        (None, _) => pairs.push(("client_id", id)),
-    }
-    (headers, form(&pairs))
-}
-
-/// `application/x-www-form-urlencoded`.
-fn form(pairs: &[(&str, &str)]) -> String {
-    let mut text = String::new();
-    for (name, value) in pairs {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        text.push_str(&encoded(name));
-        text.push('=');
-        text.push_str(&encoded(value));
-    }
-    text
-}
-
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b' ' => out.push('+'),
-            _ if byte.is_ascii_alphanumeric() || b"-._*".contains(&byte) => out.push(byte.into()),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 fn read(status: StatusCode, body: &[u8]) -> Result<Tokens, Failure> {
@@ -216,34 +150,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn registration(secret: Option<&str>) -> Registration {
-        let client_secret = secret.map(|it| Secret::new(it.to_owned()));
-        Registration { client_id: "portal 1".to_owned(), client_secret }
-    }
-
-    #[test]
-    fn the_request_proves_who_asks() {
-        let grant = Grant::Code { code: "c&d", redirect_uri: "https://p.test/cb", verifier: "v" };
-        let check = |auth, secret, header: Option<&str>, form: &str| {
-            let (headers, body) = request(auth, &registration(secret), grant);
-            let value = headers.get(header::AUTHORIZATION).map(|it| it.to_str().unwrap());
-            assert_eq!(value, header);
-            let code = "grant_type=authorization_code&code=c%26d\
-                        &redirect_uri=https%3A%2F%2Fp.test%2Fcb&code_verifier=v";
-            assert_eq!(body, format!("{code}{form}"));
-        };
-        // `portal+1:s%3At`
-        check(ClientAuth::Basic, Some("s:t"), Some("Basic cG9ydGFsKzE6cyUzQXQ="), "");
-        check(ClientAuth::Post, Some("s:t"), None, "&client_id=portal+1&client_secret=s%3At");
-        check(ClientAuth::Basic, None, None, "&client_id=portal+1");
-        let (_, body) = request(
-            ClientAuth::Basic,
-            &registration(Some("s")),
-            Grant::Refresh(&Secret::new("r".to_owned())),
-        );
-        assert_eq!(body, "grant_type=refresh_token&refresh_token=r");
-    }
 
     #[test]
     fn a_good_answer_is_read() {

@@ -14,7 +14,11 @@ use crate::{
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
     gateway::{
-        compile::words::{choice_or, duration_or, unknown},
+        compile::{
+            consumers,
+            oauth::{self, Registration},
+            words::{choice_or, duration_or, unknown},
+        },
         matcher::PathPattern,
     },
     shared::{
@@ -55,7 +59,12 @@ pub(super) fn compile(
     problems: &mut Problems,
 ) -> Option<Compiled> {
     let issuer = issuer(raw, at, problems);
-    let registration = registration(raw, at, problems);
+    let registration = Registration {
+        id: raw.client_id.as_ref(),
+        secret: raw.client_secret.as_ref(),
+        auth_method: raw.auth_method.as_ref(),
+    };
+    let client = oauth::client(&registration, at, problems);
     let scope = scope(raw, at, problems);
     let parameters = parameters(raw, at, problems);
     let algorithms = algorithms(raw, at, problems);
@@ -64,9 +73,10 @@ pub(super) fn compile(
     let session = session(raw, at, problems);
     let sealer = sealer(raw, scene, at, problems);
     let config = config(raw, scene, at, problems);
-    let (issuer, registration, mapping) = (issuer?, registration?, mapping?);
+    let (issuer, client, mapping) = (issuer?, client?, mapping?);
     let shared = scene.shared;
-    let provider = shared.oidc.providers.get(issuer, &shared.http_client);
+    let new = || oidc::Provider::new(issuer, &shared.http_client);
+    let provider = shared.oidc.providers.get_or_make(issuer, new);
     let provider = problems.keep(&at.key("issuer"), provider)?;
     let folder = scene.state_directory;
     let live = shared.key_sets.open(Source::Discovery(issuer.into()), folder);
@@ -77,9 +87,9 @@ pub(super) fn compile(
         folder: folder.map(Into::into),
     };
     let keys = KeySet::remote(live, STALE);
-    let verifier = Verifier::new(issuer, &[&registration.client_id], &algorithms, keys);
+    let verifier = Verifier::new(issuer, &[client.id()], &algorithms, keys);
     let party = oidc::Party {
-        config: oidc::PartyConfig { registration, scope, parameters, claims, session },
+        config: oidc::PartyConfig { client, scope, parameters, claims, session },
         provider: provider.clone(),
         http: shared.http_client.clone(),
         verifier,
@@ -108,36 +118,11 @@ fn issuer<'a>(raw: &'a raw::Oidc, at: &Path, problems: &mut Problems) -> Option<
     Some(issuer)
 }
 
-fn registration(raw: &raw::Oidc, at: &Path, problems: &mut Problems) -> Option<oidc::Registration> {
-    let Some(Word(client_id)) = &raw.client_id else {
-        problems
-            .add(at, "`client_id` is missing: the name under which the provider knows the gateway");
-        return None;
-    };
-    let mut check = |key: &str, text: &str| {
-        if text.is_empty() || !text.bytes().all(|it| matches!(it, b' '..=b'~')) {
-            // RFC 6749 appendix A.
-            problems.add(&at.key(key), "must be printable ASCII, and not empty");
-        }
-    };
-    check("client_id", client_id);
-    let client_secret = raw.client_secret.as_ref().map(|Word(secret)| {
-        check("client_secret", secret);
-        Secret::new(secret.clone())
-    });
-    Some(oidc::Registration { client_id: client_id.clone(), client_secret })
-}
-
 fn scope(raw: &raw::Oidc, at: &Path, problems: &mut Problems) -> String {
     let Some(words) = &raw.scopes else { return "openid".to_owned() };
     let at = at.key("scopes");
     for (index, Word(scope)) in words.iter().enumerate() {
-        let is_fine = |it: u8| it.is_ascii_graphic() && it != b'"' && it != b'\\';
-        if scope.is_empty() || !scope.bytes().all(is_fine) {
-            let shown = scope.escape_debug();
-            problems
-                .add(&at.index(index), format!("`{shown}` is not a scope (RFC 6749 section 3.3)"));
-        }
+        problems.keep(&at.index(index), consumers::scope(scope));
     }
     if !words.iter().any(|Word(it)| it == "openid") {
         problems.add_with_hint(
@@ -279,6 +264,13 @@ fn config(
     let logout = path(&raw.logout, LOGOUT, "logout");
     let back_to = raw.post_logout_redirect.as_ref();
     let back_to = back_to.map(|word| path(&Some(word.clone()), "/bye", "post_logout_redirect"));
+    let cookie = match &raw.cookie {
+        None => Some(Base::of(scene.label)),
+        Some(Word(name)) => problems.keep(&at.key("cookie"), Base::new(name)),
+    };
+    let choices = [("allow", OnOutage::Allow), ("deny", OnOutage::Deny)];
+    let place = at.key("on_outage");
+    let on_outage = choice_or(raw.on_outage.as_ref(), OnOutage::Allow, &choices, &place, problems);
     let (callback, logout) = (callback?, logout?);
     if callback == logout {
         problems.add(&at.key("logout"), "is the `callback` already");
@@ -286,20 +278,8 @@ fn config(
     if back_to.iter().flatten().any(|it| *it == callback || *it == logout) {
         problems.add(&at.key("post_logout_redirect"), "is a path of the login itself");
     }
-    let cookie = match &raw.cookie {
-        None => Base::of(scene.label),
-        Some(Word(name)) => problems.keep(&at.key("cookie"), Base::new(name))?,
-    };
-    let choices = [("allow", OnOutage::Allow), ("deny", OnOutage::Deny)];
-    let on_outage = choice_or(
-        raw.on_outage.as_ref(),
-        OnOutage::Allow,
-        &choices,
-        &at.key("on_outage"),
-        problems,
-    );
     let post_logout_redirect = back_to.flatten();
-    Some(oidc::Config { callback, logout, post_logout_redirect, cookie, on_outage })
+    Some(oidc::Config { callback, logout, post_logout_redirect, cookie: cookie?, on_outage })
 }
 
 /// One path of the gateway's, as requests have it.
@@ -308,6 +288,9 @@ fn exact(text: &str, example: &str) -> Result<Arc<str>, String> {
         Ok(PathPattern::Exact(path)) => Ok(path.into()),
         Ok(PathPattern::Prefix(_) | PathPattern::Regex(_)) => {
             Err(format!("must be one path, such as `{example}`"))
+        }
+        Err(_) if text.contains('?') => {
+            Err(format!("must be one path without a query, such as `{example}`"))
         }
         Err(_) if !text.starts_with('/') => {
             Err(format!("must be a path, such as `{example}`: the host is each request's"))
