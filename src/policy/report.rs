@@ -82,8 +82,9 @@ pub fn settle(stop: Stop, context: &mut Context) -> Result<(), Stop> {
             let Rejection { code, cause, .. } = *rejection;
             Reported { code, cause }
         }
-        // A redirect to a login. What a login answers on its own paths is no refusal.
-        Stop::Answered(_) if matches!(context.auth_outcome, AuthOutcome::Missing) => Reported {
+        // A redirect to a login. On its own paths, where its answers are no refusals, a login has a
+        // route of its own, which enforces.
+        Stop::Answered(_) if matches!(context.auth_outcome, AuthOutcome::Login) => Reported {
             code: Code::CredentialRequired,
             cause: Some("the browser would be sent to the login".to_owned()),
         },

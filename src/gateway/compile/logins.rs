@@ -17,7 +17,7 @@ use crate::{
         matcher::{PathPattern, Spec},
         route::{Action, Respond, Route},
     },
-    policy::{Policy, authenticate::Authenticate, body_limit::BodyLimit},
+    policy::{Policy, authenticate::Authenticate, body_limit::BodyLimit, report::Mode},
     value::host,
 };
 
@@ -151,7 +151,7 @@ fn route(id: &str, authenticator: &Arc<Authenticator>, scene: &Scene<'_>) -> Rou
         headers: Box::default(),
     };
     Route {
-        mode: crate::policy::report::Mode::Enforce,
+        mode: Mode::Enforce,
         reported: None,
         cache: None,
         cache_metrics: None,

@@ -267,6 +267,25 @@ fn a_login_has_its_own_paths_where_its_routes_are() {
 }
 
 #[test]
+fn a_route_that_only_reports_sends_nobody_away() {
+    let (upstream, fake) = (Upstream::saying("ok"), Fake::start());
+    let reporting = "mode: report, upstream: up}\n  - {id: b";
+    let config = CONFIG.replace("upstream: up}\n  - {id: b", reporting);
+    let gateway = start(&config, &upstream, &fake, "");
+    let mut browser = Browser::new();
+    let is_known = || {
+        // Its own paths are no question of the mode.
+        let logout = gateway.get("/oauth/logout").send();
+        logout.header("location").is_some_and(|it| it.starts_with(&fake.issuer()))
+    };
+    crate::support::wait_until("the gateway knows the provider", is_known);
+    assert_eq!(browser.open(&gateway, "/a").status, 200);
+    assert_eq!(browser.cookies.len(), 0, "{browser:?}");
+    let missing = [("route", "app"), ("code", "credential_required")];
+    assert_eq!(gateway.metric("tollgate_reported_total", &missing), 1.0);
+}
+
+#[test]
 fn large_claims_are_split_over_cookies_or_refused() {
     let (upstream, fake) = (Upstream::saying("ok"), Fake::start());
     let gateway = gateway(&upstream, &fake, "");
