@@ -128,6 +128,9 @@ impl Authenticate {
     }
 
     pub(super) fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
+        for ours in &self.upstream_headers {
+            remove_claims(request, ours);
+        }
         let Some(identity) = &context.identity else {
             // Let through all the same: what would have been taken for a credential and was none is
             // no more the upstream's business than a good one.
@@ -138,9 +141,6 @@ impl Authenticate {
         };
         if !self.pass_credentials {
             remove(request, &identity.source);
-        }
-        for ours in &self.upstream_headers {
-            remove_claims(request, ours);
         }
         if let Some(consumer) = identity.consumer() {
             request.headers.insert(&CONSUMER_USERNAME, consumer.name.header());

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Parts of the memory that do not wait for each other.
 const SHARDS: usize = 16;
 
-/// What a key and its place cost besides the answer: measured by `benches/auth.rs`.
+/// What a key and its place cost besides the answer: measured by `benches/introspection.rs`.
 const PLACE: u64 = 256;
 
 /// An answer and how long it holds.
@@ -202,6 +202,17 @@ impl<T: Clone + Send + Sync + 'static> Answers<T> {
         Ok(told)
     }
 
+    /// Answers that are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// What is remembered weighs so much now, in bytes.
     #[must_use]
     pub fn weight(&self) -> u64 {
@@ -222,28 +233,29 @@ impl<T: Clone + Send + Sync + 'static> Turn<T> {
     fn settle(&mut self, said: Result<Said<T>, String>) {
         self.is_over = true;
         let Self { answers, digest, now, .. } = &*self;
-        let told = said.as_ref().map(|it| it.value.clone()).map_err(|why| Arc::from(why.as_str()));
+        let said = said.map_err(Arc::<str>::from);
+        let told = said.as_ref().map(|it| it.value.clone()).map_err(Arc::clone);
         let mut asking = answers.asking.lock();
-        match (said, &told) {
-            (Ok(said), _) if !said.usable_for.is_zero() => {
+        match said {
+            Ok(said) if !said.usable_for.is_zero() => {
                 let entry = Entry {
                     value: said.value,
-                    fresh_until: *now + said.fresh_for,
-                    usable_until: *now + said.usable_for,
+                    fresh_until: now.saturating_add(said.fresh_for),
+                    usable_until: now.saturating_add(said.usable_for),
                     failed: None,
                     weight: said.weight,
                 };
                 answers.known.insert(*digest, entry);
             }
             // What held before does not hold any more.
-            (Ok(_), _) => drop(answers.known.remove(digest)),
-            (Err(_), Err(why)) => {
+            Ok(_) => drop(answers.known.remove(digest)),
+            Err(why) => {
                 if let Some(mut old) = answers.known.get(digest) {
-                    old.failed = Some((*now + self.began.elapsed() + PAUSE, Arc::clone(why)));
+                    let until = now.saturating_add(self.began.elapsed() + PAUSE);
+                    old.failed = Some((until, why));
                     answers.known.insert(*digest, old);
                 }
             }
-            (Err(_), Ok(_)) => {}
         }
         let waiting = asking.remove(digest).unwrap_or_default();
         drop(asking);

@@ -48,7 +48,7 @@ pub(super) fn endpoint(
     problems: &mut Problems,
 ) -> Option<Url> {
     let Some(Word(url)) = url else {
-        problems.add(at, format!("`{key}` is missing, such as https://id.example.com/{key}"));
+        problems.add(at, format!("`{key}` is missing: an https URL"));
         return None;
     };
     problems.keep(&at.key(key), http_client::endpoint(url))

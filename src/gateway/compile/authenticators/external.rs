@@ -13,7 +13,7 @@ use crate::{
     },
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
-    flow::reserved,
+    flow::reserved::{self, Claim},
     gateway::compile::{
         oauth,
         words::{choice_or, duration_or},
@@ -114,12 +114,22 @@ fn names(
     found.into()
 }
 
+/// What the gateway says itself. Of `X-Forwarded-…` only some: verifiers like to answer
+/// `X-Forwarded-User`, and a client's never arrives.
+fn is_ours(name: &HeaderName) -> bool {
+    const FORWARDED: [&str; 4] = ["for", "host", "port", "proto"];
+    match (reserved::claim(name.as_str()), name.as_str().strip_prefix("x-forwarded-")) {
+        (Some(Claim::Plain), Some(rest)) => FORWARDED.contains(&rest),
+        (Some(_), _) => true,
+        (None, _) => *name == header::HOST,
+    }
+}
+
 /// What an answer may set on the request to the upstream.
 fn settable(name: &HeaderName) -> Result<(), &'static str> {
-    let is_ours = reserved::claim(name.as_str()).is_some() || *name == header::HOST;
-    if is_ours {
+    if is_ours(name) {
         return Err("is set by the gateway; `consumer: {header: …}` names the caller");
     }
-    let is_framing = *name != header::RANGE && is_never_sent(name);
+    let is_framing = reserved::claim(name.as_str()).is_none() && is_never_sent(name);
     if is_framing { Err("is of the connection or of the body") } else { Ok(()) }
 }
