@@ -19,12 +19,12 @@ use serde_json::{Map, Value};
 use crate::{auth::jwks::Key, flow::identity::Credential};
 
 /// Bytes of all that is remembered, by every authenticator together. A token of ten claims takes about
-/// 2 KiB, so some 30,000 have room; beyond, those that were used least lately are verified again.
+/// 2.5 KiB, so some 26,000 have room; beyond, those that were used least lately are verified again.
 pub const MOST_BYTES: u64 = 64 << 20;
 /// For how many the tables are laid out; a guess within a factor of ten is good enough.
 const EXPECTED: usize = 32 << 10;
 /// An entry beside its credential: its place in the cache, the two `Arc`s, rounding of the allocator.
-const FIXED_BYTES: u64 = 256;
+const FIXED_BYTES: u64 = 384;
 
 /// One for the process.
 pub struct Remembered {
