@@ -19,6 +19,7 @@ pub mod signature;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fmt::Display,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
@@ -49,6 +50,21 @@ pub struct Presented<'a> {
     /// Its address keeps failing: nothing costly is begun for it. What is known already still counts,
     /// so a neighbour behind the same address goes on.
     pub is_suspect: bool,
+    /// A body comes, or may come.
+    pub has_body: bool,
+    pub purpose: Purpose,
+}
+
+/// What for a caller is asked who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve it: what is good once is used up.
+    #[default]
+    Serve,
+    /// To say what would happen: everything stays as it is.
+    Explain,
+    /// The gateway repeats a request that was served, to renew its answer: what that used up is its own.
+    Renew,
 }
 
 impl<'a> Presented<'a> {
@@ -63,6 +79,8 @@ impl<'a> Presented<'a> {
             host: "",
             certificate: None,
             is_suspect: false,
+            has_body: false,
+            purpose: Purpose::Serve,
         }
     }
 
@@ -161,7 +179,7 @@ impl Refused {
     }
 
     #[must_use]
-    pub fn cause(mut self, cause: impl std::fmt::Display) -> Self {
+    pub fn cause(mut self, cause: impl Display) -> Self {
         self.cause = Some(cause.to_string());
         self
     }
@@ -181,11 +199,13 @@ pub struct Accepted {
     pub to_upstream: Vec<(HeaderName, HeaderValue)>,
     /// Added to the answer that goes to the client.
     pub to_client: Vec<(HeaderName, HeaderValue)>,
+    /// What the body must still prove to be.
+    pub body: Option<signature::content_digest::Check>,
 }
 
 impl From<Identity> for Accepted {
     fn from(identity: Identity) -> Self {
-        Self { identity, to_upstream: Vec::new(), to_client: Vec::new() }
+        Self { identity, to_upstream: Vec::new(), to_client: Vec::new(), body: None }
     }
 }
 
@@ -242,7 +262,17 @@ impl Authenticator {
         }
     }
 
-    /// One challenge of `WWW-Authenticate` (RFC 9110 section 11.6.1).
+    /// The header that asks for its kind of credential.
+    #[must_use]
+    pub const fn challenge_name(&self) -> HeaderName {
+        match &self.method {
+            // RFC 9421 section 5: what the client is asked to sign.
+            Method::Signature(_) => HeaderName::from_static("accept-signature"),
+            _ => header::WWW_AUTHENTICATE,
+        }
+    }
+
+    /// One challenge of `WWW-Authenticate` (RFC 9110 section 11.6.1), or of what takes its place.
     #[must_use]
     pub const fn challenge(&self) -> &HeaderValue {
         match &self.method {
@@ -279,7 +309,7 @@ impl Authenticator {
             Method::Jwt(it) => it.authenticate(presented, now).await,
             Method::Mtls(it) => it.authenticate(presented, now),
             Method::Oidc(it) => return it.authenticate(presented, now).await,
-            Method::Signature(it) => it.authenticate(presented, now),
+            Method::Signature(it) => return it.authenticate(presented, now),
         };
         Ok(known?.map(Accepted::from))
     }
@@ -341,7 +371,7 @@ pub async fn any(
         return Err(failure(authenticators, &authenticator, refused));
     }
     let mut missing = Rejection::new(Code::CredentialRequired);
-    challenge(&mut missing, authenticators.iter().map(|it| it.challenge()));
+    challenge(&mut missing, authenticators.iter().map(|it| (it.challenge_name(), it.challenge())));
     Err(Failure {
         stop: missing.into(),
         authenticator: authenticators.first().map(|it| it.name.clone()),
@@ -384,8 +414,8 @@ fn refusal(
     if code == Code::CredentialInvalid {
         let own = refused.challenge.as_ref();
         let challenges = authenticators.iter().map(|it| match own {
-            Some(own) if Arc::ptr_eq(it, refusing) => own,
-            _ => it.challenge(),
+            Some(own) if Arc::ptr_eq(it, refusing) => (header::WWW_AUTHENTICATE, own),
+            _ => (it.challenge_name(), it.challenge()),
         });
         challenge(&mut rejection, challenges);
     } else {
@@ -394,11 +424,25 @@ fn refusal(
     rejection.into()
 }
 
+/// The refusal of a request whose head was accepted and whose body was not, with the challenges of all.
+#[must_use]
+pub fn refuse_body(authenticators: &[Arc<Authenticator>], cause: impl Display) -> Rejection {
+    let mut rejection = Rejection::new(Code::CredentialInvalid).cause(cause);
+    challenge(
+        &mut rejection,
+        authenticators.iter().map(|it| (it.challenge_name(), it.challenge())),
+    );
+    rejection
+}
+
 /// Each challenge once; a method that has none (such as a client certificate) says nothing.
-fn challenge<'a>(rejection: &mut Rejection, challenges: impl Iterator<Item = &'a HeaderValue>) {
-    for challenge in challenges.filter(|it| !it.is_empty()) {
+fn challenge<'a>(
+    rejection: &mut Rejection,
+    challenges: impl Iterator<Item = (HeaderName, &'a HeaderValue)>,
+) {
+    for (name, challenge) in challenges.filter(|(_, it)| !it.is_empty()) {
         if !rejection.headers.iter().any(|(_, value)| value == challenge) {
-            rejection.headers.push((header::WWW_AUTHENTICATE, challenge.clone()));
+            rejection.headers.push((name, challenge.clone()));
         }
     }
 }

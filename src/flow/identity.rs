@@ -100,6 +100,8 @@ pub enum Source {
     Query(Arc<str>),
     /// A cookie, by its name.
     Cookie(Arc<str>),
-    /// Nowhere that could be taken out: a client certificate, a signature over the request.
+    /// The two fields of an HTTP message signature (RFC 9421).
+    Signature,
+    /// Nowhere that could be taken out: a client certificate.
     Connection,
 }

@@ -18,6 +18,7 @@ pub struct Shared {
     pub in_flight: Arc<limit::Concurrency>,
     pub flood: Arc<limit::Flood>,
     pub passwords: Arc<auth::basic::Verifier>,
+    pub nonces: Arc<auth::signature::replay::Nonces>,
     pub endpoints: Arc<upstream::Registry>,
     pub http_client: http_client::Client,
     /// Pingora wants it to live for ever: made once, with the process.
@@ -45,6 +46,7 @@ impl Shared {
             in_flight: Arc::new(limit::Concurrency::new()),
             flood: Arc::new(limit::Flood::new()),
             passwords: Arc::new(auth::basic::Verifier::new()?),
+            nonces: Arc::new(auth::signature::replay::Nonces::new()?),
             endpoints: Arc::new(upstream::Registry::default()),
             http_client: http_client::Client::new()?,
             cache: Box::leak(Box::new(cache::Store::new(0))),

@@ -1,11 +1,15 @@
 //! Finds out who is calling, and tells the upstream in place of the credential.
 use std::{net::IpAddr, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header, request::Parts, response};
 
 use super::{Context, report::Mode};
 use crate::{
-    auth::{self, Accepted, Authenticator, Presented, Reason},
+    auth::{
+        self, Accepted, Authenticator, Presented, Reason,
+        signature::{SIGNATURE, SIGNATURE_INPUT},
+    },
     flow::{
         answer::Stop,
         identity::Source,
@@ -96,13 +100,17 @@ impl Authenticate {
             host: &context.host,
             certificate: context.certificate.as_ref(),
             is_suspect: self.flood.is_flooding(context.client, SUSPECT, now),
+            has_body: context.has_body,
+            purpose: context.purpose,
         };
         match auth::any(&self.any, &presented, context.now).await {
             Ok(authenticated) => {
                 context.authenticator = Some(authenticated.authenticator);
                 context.auth_outcome = AuthOutcome::Accepted;
-                let Accepted { identity, to_upstream, to_client } = authenticated.accepted;
+                let Accepted { identity, to_upstream, to_client, body } = authenticated.accepted;
                 context.identity = Some(identity);
+                context.reads_body |= body.is_some();
+                context.digest = body;
                 context.to_upstream.extend(to_upstream);
                 context.to_client.extend(to_client);
                 Ok(())
@@ -114,6 +122,25 @@ impl Authenticate {
                 Err(failure.stop)
             }
         }
+    }
+
+    /// Holds back the end of a body that a signature covers until it is the one that was signed.
+    pub(super) fn request_body_filter(
+        &self,
+        body: &mut Option<Bytes>,
+        is_last: bool,
+        context: &mut Context,
+    ) -> Result<(), Rejection> {
+        let Some(digest) = &mut context.digest else { return Ok(()) };
+        digest.pass(body, is_last).map_err(|mismatch| {
+            context.auth_outcome = AuthOutcome::Wrong;
+            if context.mode == Mode::Report {
+                // Nobody has signed what the upstream gets; of a long body it has the head already.
+                context.identity = None;
+            }
+            let flooding = self.flooding(context.client, context.now.nanos());
+            flooding.unwrap_or_else(|| auth::refuse_body(&self.any, mismatch))
+        })
     }
 
     /// A client that keeps failing hears 429. Its valid requests pass all the while: a neighbour
@@ -225,6 +252,10 @@ fn remove(request: &mut Parts, source: &Source) {
         }
         Source::Query(name) => remove_query(request, name),
         Source::Cookie(name) => super::remove_cookies(request, |it| it == &**name),
+        Source::Signature => {
+            request.headers.remove(&SIGNATURE);
+            request.headers.remove(&SIGNATURE_INPUT);
+        }
         Source::Connection => {}
     }
 }

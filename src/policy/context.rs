@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::report::{Mode, Reported};
 use crate::{
+    auth::{self, signature::content_digest},
     flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
     telemetry::AuthOutcome,
@@ -20,6 +21,9 @@ pub struct Context {
     pub host: String,
     /// The target as it came, where making its path canonical changed it.
     pub raw_target: Option<Box<str>>,
+    /// A body comes, or may come.
+    pub has_body: bool,
+    pub purpose: auth::Purpose,
     /// What the client proved in the TLS handshake.
     pub certificate: Option<Arc<ClientCertificate>>,
     pub identity: Option<Identity>,
@@ -30,6 +34,11 @@ pub struct Context {
     pub known_consumer: Option<Arc<str>>,
     /// The most bytes of body that may pass; checked again as they stream.
     pub body_limit: u64,
+    /// A policy looks at the body: a short one is read, and shown to it, before an upstream hears
+    /// of the request.
+    pub reads_body: bool,
+    /// What the body must hash to.
+    pub digest: Option<content_digest::Check>,
     pub limits: limit::States,
     /// Held until the request ends.
     pub entered: Vec<limit::concurrency::Guard>,
@@ -52,18 +61,30 @@ impl Context {
             scheme: "http",
             host: String::new(),
             raw_target: None,
+            has_body: false,
+            purpose: auth::Purpose::default(),
             certificate: None,
             identity: None,
             authenticator: None,
             auth_outcome: AuthOutcome::Missing,
             known_consumer: None,
             body_limit: u64::MAX,
+            reads_body: false,
+            digest: None,
             limits: limit::States::default(),
             entered: Vec::new(),
             to_upstream: Vec::new(),
             to_client: Vec::new(),
             mode: Mode::Enforce,
             reported: None,
+        }
+    }
+
+    /// The body is about to pass the policies, from its beginning: for the first time, or again
+    /// because there is another try.
+    pub fn begin_body(&mut self) {
+        if let Some(digest) = &mut self.digest {
+            digest.restart();
         }
     }
 }

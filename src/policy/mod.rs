@@ -12,6 +12,7 @@ pub mod ip;
 pub mod rate_limit;
 pub mod report;
 
+use bytes::Bytes;
 use http::{HeaderValue, Uri, header, request::Parts, response};
 
 pub use self::context::Context;
@@ -19,7 +20,7 @@ use self::{
     authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
     concurrency::Concurrency, ip::Ip, rate_limit::RateLimit,
 };
-use crate::flow::answer::Stop;
+use crate::flow::{answer::Stop, rejection::Rejection};
 
 /// One configured behaviour on a route. An enum, because dispatch by it costs a seventh of a boxed
 /// async trait's.
@@ -59,6 +60,32 @@ impl Policy {
             | Self::Authorize(_)
             | Self::RateLimit(_)
             | Self::Concurrency(_) => {}
+        }
+    }
+
+    /// Sees the body of the request piece by piece, if it has set [`Context::reads_body`], and leaves
+    /// in `body` what goes on to the next policy and at last to the upstream: less, more, something
+    /// else, or `Some` of nothing to hold it back. `None` is the end, and only `is_last` may bring it.
+    ///
+    /// A body of up to 64 KiB passes once before anything is sent, and what comes out is thrown away;
+    /// then it passes again on each try, after [`Context::begin_body`].
+    ///
+    /// # Errors
+    /// The refusal. The upstream then never has the whole of the request, unless the route only reports:
+    /// then what is left in `body` goes on.
+    pub fn request_body_filter(
+        &self,
+        body: &mut Option<Bytes>,
+        is_last: bool,
+        context: &mut Context,
+    ) -> Result<(), Rejection> {
+        match self {
+            Self::Authenticate(it) => it.request_body_filter(body, is_last, context),
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authorize(_)
+            | Self::RateLimit(_)
+            | Self::Concurrency(_) => Ok(()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, cell::RefCell, sync::Arc};
 
 use http::{HeaderValue, Method, header};
-use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
+use pingora::{Result, http::RequestHeader, proxy::Session};
 
 use super::{
     exchange::Exchange,
@@ -11,6 +11,7 @@ use super::{
     reply::{Answer, X_REQUEST_ID},
 };
 use crate::{
+    auth::Purpose,
     flow::{
         answer::Stop,
         rejection::{Code, Rejection},
@@ -38,6 +39,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
     exchange.context.scheme = super::external_scheme(session, &gateway);
+    exchange.context.has_body = !session.is_body_empty();
     exchange.context.host = canonical_host(session.req_header())?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
     let question = question(&exchange.context.host, session.req_header());
@@ -47,6 +49,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     if session.subrequest_ctx.is_some() {
         // A revalidation in the background is asked for by the gateway: it says who the client was,
         // and costs that client nothing.
+        exchange.context.purpose = Purpose::Renew;
         for policy in &route.policies {
             if let Policy::Authenticate(it) = policy {
                 it.identify(request, &mut exchange.context).await?;
@@ -254,17 +257,4 @@ fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Op
     let mut answer = Answer::new(redirect.status.as_u16(), text, bytes::Bytes::new()).ok()?;
     answer.head.headers.insert(header::LOCATION, location);
     Some(answer)
-}
-
-/// Counts the body as it streams, for bodies that did not say their length.
-///
-/// # Errors
-/// 413, once there is more than the route takes.
-pub fn count_body(exchange: &mut Exchange, bytes: usize) -> Result<()> {
-    let passed = &mut exchange.forwarding.body_bytes;
-    *passed = passed.saturating_add(bytes as u64);
-    if *passed > exchange.context.body_limit {
-        return Error::e_explain(ErrorType::HTTPStatus(413), "the body outgrew its limit");
-    }
-    Ok(())
 }

@@ -14,7 +14,6 @@ use crate::{
         clock,
         rejection::{Code, Rejection},
     },
-    policy::body_limit::BodyLimit,
     upstream::{Cause, Failed, HashOn, Outcome, Upstream, hash_of},
 };
 
@@ -63,6 +62,7 @@ pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpP
     forwarding.attempts += 1;
     forwarding.is_reported = false;
     forwarding.current = Some(picked);
+    exchange.begin_body();
     Ok(peer)
 }
 
@@ -293,7 +293,8 @@ fn report(exchange: &mut Exchange, outcome: Outcome) {
 pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Error) -> u16 {
     let rejection = verdict(exchange, error);
     exchange.cause = Some(error.to_string());
-    let Some(rejection) = rejection else { return 0 };
+    let Some(mut rejection) = rejection else { return 0 };
+    rejection.cause.get_or_insert_with(|| error.to_string());
     if session.response_written().is_some_and(|it| !it.status.is_informational()) {
         exchange.refused = Some(rejection.code);
         return 0;
@@ -301,17 +302,17 @@ pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Err
     let status = rejection.code.status();
     // What is left of the request's body cannot be waited for here.
     session.set_keepalive(None);
-    match reply::refuse(session, exchange, rejection.cause(error)).await {
+    match reply::refuse(session, exchange, rejection).await {
         Ok(()) => status,
         Err(_) => 0,
     }
 }
 
-fn verdict(exchange: &Exchange, error: &Error) -> Option<Rejection> {
+fn verdict(exchange: &mut Exchange, error: &Error) -> Option<Rejection> {
+    if let Some(refusal) = exchange.refusal.take() {
+        return Some(refusal);
+    }
     let code = match (error.esource(), error.etype()) {
-        (_, ErrorType::HTTPStatus(413)) => {
-            return Some(BodyLimit::refusal(exchange.context.body_limit));
-        }
         (_, ErrorType::HTTPStatus(503)) => Code::UpstreamUnavailable,
         (_, ErrorType::HTTPStatus(504)) => Code::UpstreamTimeout,
         (ErrorSource::Upstream, it) if is_timeout(it) => Code::UpstreamTimeout,

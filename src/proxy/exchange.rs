@@ -4,12 +4,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::HeaderValue;
 
 use super::caching::Caching;
 use crate::{
     flow::clock::Now,
-    flow::rejection::Code,
+    flow::rejection::{Code, Rejection},
     gateway::{Gateway, route::Route},
     policy::Context,
     upstream::{Picked, Tried, Upstream},
@@ -27,6 +28,8 @@ pub struct Exchange {
     pub forwarding: Forwarding,
     /// Set on a route with a cache, whether or not this request may use it.
     pub caching: Option<Box<Caching>>,
+    /// Why the body may not pass, until that is said.
+    pub refusal: Option<Rejection>,
     /// Our refusal, if there was one.
     pub refused: Option<Code>,
     /// Why, for the log only.
@@ -44,10 +47,14 @@ pub struct Forwarding {
     pub current: Option<Picked>,
     /// Whether `current` stands in the endpoint's statistics already.
     pub is_reported: bool,
-    /// Bytes of the request's body that passed.
+    /// Bytes of the request's body that passed, in this try.
     pub body_bytes: u64,
     /// What the upstream is shown: an access token of ours.
     pub authorization: Option<HeaderValue>,
+    /// The beginning of a body that was read ahead and that Pingora does not keep.
+    pub ahead: Vec<Bytes>,
+    /// The client was told to go on with its body, which an upstream need not do again.
+    pub is_continued: bool,
     /// The response may take as long as it likes (event stream, upgraded connection).
     pub is_open_ended: bool,
 }
@@ -75,8 +82,15 @@ impl Exchange {
             upstream: None,
             forwarding: Forwarding::default(),
             caching: None,
+            refusal: None,
             refused: None,
             cause: None,
         }
+    }
+
+    /// The body begins to pass, for the first time or for another try.
+    pub fn begin_body(&mut self) {
+        self.forwarding.body_bytes = 0;
+        self.context.begin_body();
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{admit, caching, client_addr, forward};
 use crate::{
+    auth::Purpose,
     cache,
     diagnostic::mask,
     flow::{
@@ -63,6 +64,8 @@ pub async fn explain(gateway: &Gateway, request: &Request) -> Result<Value, Stri
     let mut header = build(request)?;
     let client = client_addr::resolve(request.ip, &header.headers, &gateway.trusted_proxies);
     let mut context = Context::new(Now::read(), client);
+    context.purpose = Purpose::Explain;
+    context.has_body = request.body_bytes.is_some_and(|it| it > 0);
     let mut said = serde_json::Map::new();
     said.insert("revision".to_owned(), json!(gateway.revision.to_string()));
     said.insert("client".to_owned(), json!(client.to_string()));

@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod attempt;
+pub mod body;
 pub mod caching;
 pub mod chunked;
 pub mod client_addr;

@@ -13,7 +13,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{admit, attempt, caching, exchange::Exchange, forward, record, reply};
+use super::{admit, attempt, body, caching, exchange::Exchange, forward, record, reply};
 use crate::{
     cache::Store,
     gateway::Gateway,
@@ -46,8 +46,12 @@ impl ProxyHttp for Proxy {
         exchange: &mut Self::CTX,
     ) -> Result<bool> {
         match admit::admit(session, exchange).await {
-            Ok(admit::Admitted::Forward) => Ok(false),
+            Ok(admit::Admitted::Forward) => {
+                body::read_ahead(session, exchange).await?;
+                Ok(false)
+            }
             Ok(admit::Admitted::Answer(answer)) => {
+                body::read_ahead(session, exchange).await?;
                 answer.write(session, exchange).await?;
                 Ok(true)
             }
@@ -144,6 +148,9 @@ impl ProxyHttp for Proxy {
             for policy in exchange.route.iter().flat_map(|route| &route.policies) {
                 policy.upstream_request_filter(head, &exchange.context);
             }
+            if exchange.forwarding.is_continued {
+                head.headers.remove(http::header::EXPECT);
+            }
             forward::authorize(head, exchange.forwarding.authorization.as_ref());
             forward::announce(head, &exchange.origin(session, is_trusted));
         })
@@ -151,17 +158,12 @@ impl ProxyHttp for Proxy {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        // An empty last chunk would end a chunked body twice, and the second end would be read as the
-        // start of the next request on the pooled connection (cloudflare/pingora#935).
-        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
-            *body = None;
-        }
-        admit::count_body(exchange, body.as_ref().map_or(0, Bytes::len))
+        body::pass(session, exchange, body, end_of_stream)
     }
 
     async fn upstream_response_filter(

@@ -4,8 +4,17 @@ use std::borrow::Cow;
 /// A name or value of a query: percent-decoded, with `+` as a space. What is not valid stays as it is.
 #[must_use]
 pub fn decode(text: &str) -> Cow<'_, str> {
+    match decode_bytes(text) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(decoded) => String::from_utf8(decoded).map_or(Cow::Borrowed(text), Cow::Owned),
+    }
+}
+
+/// As [`decode`], where the bytes may be no text.
+#[must_use]
+pub fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
     if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
+        return Cow::Borrowed(text.as_bytes());
     }
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -28,7 +37,7 @@ pub fn decode(text: &str) -> Cow<'_, str> {
             (byte, _) => decoded.push(*byte),
         }
     }
-    String::from_utf8(decoded).map_or(Cow::Borrowed(text), Cow::Owned)
+    Cow::Owned(decoded)
 }
 
 #[cfg(test)]

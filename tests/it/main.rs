@@ -34,6 +34,8 @@ mod provider;
 mod reload;
 mod routing;
 mod secrets;
+mod signature;
+mod signature_body;
 mod support;
 mod telemetry;
 mod timeouts;

@@ -257,8 +257,9 @@ pub(super) fn places(raw: &raw::Config, authenticators: &[Arc<Authenticator>]) -
             Method::Introspection(_) | Method::External(_) => {
                 places.push(Place::Authorization(Scheme::Token));
             }
+            Method::Signature(_) => places.push(Place::Elsewhere(Source::Signature)),
             // A session that is not good is of use to nobody; the others show nothing secret.
-            Method::Oidc(_) | Method::Mtls(_) | Method::Signature(_) => {}
+            Method::Oidc(_) | Method::Mtls(_) => {}
         }
     }
     places.into()

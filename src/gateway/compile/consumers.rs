@@ -1,6 +1,7 @@
 //! Consumers with their credentials.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path as FilePath,
     sync::Arc,
 };
 
@@ -9,6 +10,7 @@ use http::HeaderValue;
 use super::{
     edge::sha256,
     limits::Plans,
+    signature_keys,
     words::{name, resolve},
 };
 use crate::{
@@ -26,6 +28,7 @@ pub(super) struct Identities {
     pub passwords: Vec<basic::Password>,
     /// By what others call them: claims, names in certificates, answers of verifiers.
     pub subjects: Arc<auth::Subjects>,
+    pub signature_keys: Arc<auth::signature::key::Keys>,
 }
 
 impl Identities {
@@ -38,11 +41,13 @@ impl Identities {
 pub(super) fn compile(
     raw: &raw::Config,
     plans: &Plans,
+    base_dir: &FilePath,
     root: &Path,
     problems: &mut Problems,
 ) -> Identities {
     let mut found = Identities::default();
     let mut subjects = auth::Subjects::default();
+    let mut signature_keys = signature_keys::SignatureKeys::new(base_dir);
     let mut places = Places::default();
     let interned: Map<Arc<str>> =
         plans.windows.keys().map(|plan| (plan.clone(), plan.as_str().into())).collect();
@@ -62,9 +67,7 @@ pub(super) fn compile(
             groups,
         });
         found.consumers.push(compiled.clone());
-        if raw.signature_keys.is_some() {
-            problems.add(&at.key("signature_keys"), "this is not built yet");
-        }
+        signature_keys.add(raw, &compiled, &at, problems);
         keys(raw, &compiled, &at, &mut places, &mut found, problems);
         passwords(raw, &compiled, &at, &mut places, &mut found, problems);
         for (index, Word(subject)) in raw.subjects.iter().flatten().enumerate() {
@@ -76,11 +79,12 @@ pub(super) fn compile(
         }
     }
     found.subjects = Arc::new(subjects);
+    found.signature_keys = Arc::new(signature_keys.compiled());
     found
 }
 
 /// A name that is fit for a header too; one that is not is a problem.
-fn label(text: &str, at: &Path, problems: &mut Problems) -> Option<Label> {
+pub(super) fn label(text: &str, at: &Path, problems: &mut Problems) -> Option<Label> {
     problems.keep(at, name(text))?;
     Label::new(text)
 }
@@ -173,7 +177,7 @@ fn passwords(
     }
 }
 
-fn credential(
+pub(super) fn credential(
     consumer: &Arc<Consumer>,
     id: Label,
     expires: Option<u64>,
@@ -220,7 +224,7 @@ pub(super) fn scope(text: &str) -> Result<(), String> {
 }
 
 /// RFC 3339, to seconds since the epoch. A time before 1970 is long past: zero.
-fn timestamp(text: &str) -> Result<u64, String> {
+pub(super) fn timestamp(text: &str) -> Result<u64, String> {
     let parsed: jiff::Timestamp = text
         .parse()
         .map_err(|_| format!("`{text}` is not a time such as 2027-01-01T00:00:00Z (RFC 3339)"))?;

@@ -12,6 +12,7 @@ mod logins;
 mod metadata;
 mod oauth;
 mod routes;
+mod signature_keys;
 mod upstreams;
 mod words;
 
@@ -49,7 +50,7 @@ pub fn compile(
     let admin = edge::admin(raw, &process, &root, &mut problems);
     let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
     let plans = limits::plans(raw, shared, &root, &mut problems);
-    let identities = consumers::compile(raw, &plans, &root, &mut problems);
+    let identities = consumers::compile(raw, &plans, base_dir, &root, &mut problems);
     let authenticators =
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
     let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);

@@ -214,6 +214,20 @@ impl Connection {
         }
     }
 
+    /// The next head as it is, also an interim one.
+    #[track_caller]
+    pub fn read_head(&mut self) -> String {
+        let head = wire::read_head(&mut self.reader).unwrap().expect("a head");
+        String::from_utf8(head.raw).unwrap()
+    }
+
+    #[track_caller]
+    pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.reader.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
     /// Everything up to the end of the connection, or until nothing comes for `quiet`; and whether
     /// the other side has closed.
     pub fn read_to_close(&mut self, quiet: Duration) -> (Vec<u8>, bool) {

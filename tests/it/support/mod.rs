@@ -4,6 +4,7 @@ mod gateway;
 mod issuer;
 mod provider;
 mod secrets;
+mod signature;
 pub mod tokens;
 mod upstream;
 mod wire;
@@ -19,6 +20,7 @@ pub use gateway::{Exit, Gateway, run_tollgate, run_tollgate_with};
 pub use issuer::Issuer;
 pub use provider::{Provider, Visitor};
 pub use secrets::{basic_header, hash_of, key, password_hash};
+pub use signature::{Signature, Signer, content_digest, now};
 pub use upstream::{Behaviour, Gate, Recorded, Upstream, reply};
 
 /// Longer than anything may take, however slow the machine. Reaching it is a failure.

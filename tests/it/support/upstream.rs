@@ -162,6 +162,11 @@ impl Upstream {
         self.requests().pop().expect("nothing has reached the upstream")
     }
 
+    /// Heads read so far, those included whose bodies are still coming.
+    pub fn heads(&self) -> usize {
+        self.shared.log.lock().unwrap().heads
+    }
+
     pub fn connections(&self) -> usize {
         self.shared.log.lock().unwrap().connections
     }
