@@ -19,7 +19,7 @@ use crate::{
     flow::clock::Now,
     gateway::{Gateway, Shared, compile},
     policy::report::Mode,
-    shared::background::TaskGuard,
+    shared::{background::TaskGuard, file::Stamp},
     telemetry::AccessLog,
     upstream,
 };
@@ -195,6 +195,9 @@ impl Reloader {
             self.live.store(gateway.clone());
             self.adopt(&gateway);
             self.state.lock().previous = Some(old);
+        } else {
+            // Who asks for a reload after changing a certificate does not want to wait for the watch.
+            old.tls.iter().flatten().for_each(|tls| tls.look_now());
         }
         Ok(Applied { revision, is_new })
     }
@@ -203,6 +206,9 @@ impl Reloader {
     fn adopt(&self, gateway: &Arc<Gateway>) {
         self.shared.metrics.config_applied(gateway.revision.as_str(), Now::read().unix);
         self.shared.cache.set_memory(gateway.cache_memory);
+        for tls in gateway.tls.iter().flatten() {
+            tls.warn();
+        }
         let spawn = |upstream| upstream::spawn(upstream, &self.background);
         let kept_fresh = gateway
             .background
@@ -255,11 +261,11 @@ const WATCH: Duration = Duration::from_millis(500);
 /// Reloads when the file has changed and then stood still for one look, so that a file that is being
 /// written is not read in the middle. Content that was tried once is not tried again.
 pub async fn watch(reloader: Arc<Reloader>) {
-    let mut applied = stamp(&reloader.file);
+    let mut applied = Stamp::of(&reloader.file);
     let mut seen = applied;
     loop {
         tokio::time::sleep(WATCH).await;
-        let now = stamp(&reloader.file);
+        let now = Stamp::of(&reloader.file);
         let is_still = now == seen;
         seen = now;
         if is_still && seen != applied && seen.is_some() {
@@ -278,12 +284,4 @@ impl Reloader {
             let _ = self.reload("file changed");
         }
     }
-}
-
-/// What tells one state of a file from another without reading it. Inode, because editors and
-/// orchestrators replace the file (or the link to it).
-fn stamp(file: &Path) -> Option<(SystemTime, u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }

@@ -307,7 +307,7 @@ impl Authenticator {
             Method::External(it) => return it.authenticate(presented, now).await,
             Method::Introspection(it) => it.authenticate(presented, now).await,
             Method::Jwt(it) => it.authenticate(presented, now).await,
-            Method::Mtls(it) => it.authenticate(presented, now),
+            Method::Mtls(it) => it.authenticate(presented),
             Method::Oidc(it) => return it.authenticate(presented, now).await,
             Method::Signature(it) => return it.authenticate(presented, now),
         };

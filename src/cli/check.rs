@@ -1,10 +1,15 @@
 //! `tollgate check`: every problem at once, and no side effects.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Outcome;
-use crate::{config, gateway::Shared, reload};
+use crate::{
+    config,
+    diagnostic::{self, Diagnostic},
+    gateway::{Gateway, Shared, tls::Warning},
+    reload,
+};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -39,13 +44,32 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             Ok(loaded) => Outcome::success(config::effective(&loaded.source)),
             Err(_) => Outcome::failure(2, "the file changed meanwhile"),
         },
-        Ok(gateway) => Outcome::success(format!(
+        Ok(gateway) => Outcome {
+            err: warnings(&arguments.config, &gateway),
+            ..Outcome::success(format!(
             "{}: ok, revision {}, {} routes, {} consumers, {} upstreams",
             arguments.config.display(),
             gateway.revision,
             gateway.routes.len(),
             gateway.consumers.len(),
             gateway.upstreams.len(),
-        )),
+            ))
+        },
+    }
+}
+
+/// What works and should not stay so, each with its place in the file.
+fn warnings(file: &Path, gateway: &Gateway) -> String {
+    let warnings = gateway.tls.iter().flatten().flat_map(|tls| tls.warnings());
+    let diagnostic = |it: Warning| Diagnostic {
+        path: it.place,
+        at: None,
+        message: format!("warning: {}", it.message),
+        hint: None,
+    };
+    let warnings: Vec<Diagnostic> = warnings.map(diagnostic).collect();
+    match config::load(file) {
+        Ok(loaded) if !warnings.is_empty() => diagnostic::render(&warnings, &loaded.source),
+        _ => String::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! `tollgate explain`: what would happen to one request, offline from a file or as the running
 //! process sees it.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::Value;
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// The client's address.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     ip: std::net::IpAddr,
+    /// A file with the client's certificate in PEM form, as if it came over TLS.
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
     /// Ask the running process, with its counters; nothing is charged.
     #[arg(long)]
     live: bool,
@@ -39,12 +42,17 @@ pub struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let certificate = match arguments.cert.as_ref().map(std::fs::read_to_string).transpose() {
+        Ok(certificate) => certificate,
+        Err(why) => return Outcome::failure(2, format!("tollgate explain: --cert: {why}")),
+    };
     let request = Request {
         method: arguments.method.clone(),
         url: arguments.url.clone(),
         headers: arguments.headers.clone(),
         body_bytes: arguments.data.as_ref().map(|data| data.len() as u64),
         ip: arguments.ip,
+        certificate,
     };
     let explained = match &arguments.admin.config {
         Some(file) if !arguments.live => offline(file, &request),

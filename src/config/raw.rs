@@ -73,7 +73,16 @@ raw! {
         keepalive_requests: u64,
         auth_failures: u64,
     }
-    Listener { name: Word, address: Word, h2c: bool }
+    Listener { name: Word, address: Word, h2c: bool, tls: ListenerTls }
+    ListenerTls {
+        certificates: Vec<Certificate>,
+        min_version: Word,
+        alpn: Vec<Word>,
+        client_certificate: Word,
+        client_ca: Word,
+        client_crl: Vec<Word>,
+    }
+    Certificate { cert: Word, key: Word }
     Admin { address: Word, tokens: Vec<Token> }
     Token { id: Word, hash: Word, role: Word }
     Telemetry { access_log: AccessLog, metrics: Metrics }

@@ -39,6 +39,7 @@ codes! {
     BodyTooLarge = 413 "body_too_large" "The request body is too large";
     UriTooLong = 414 "uri_too_long" "The request target is too long";
     ExpectationFailed = 417 "expectation_failed" "The expectation cannot be met";
+    Misdirected = 421 "misdirected_request" "The request belongs on another connection";
     RateLimited = 429 "rate_limited" "The rate limit is exceeded";
     ConcurrencyLimited = 429 "concurrency_limited" "Too many requests at the same time";
     HeadersTooLarge = 431 "headers_too_large" "The request headers are too large";

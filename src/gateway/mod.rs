@@ -6,12 +6,13 @@ pub mod edge;
 pub mod matcher;
 pub mod route;
 mod shared;
+pub mod tls;
 pub mod token;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use self::shared::Shared;
-use self::{edge::Edge, matcher::Matcher, route::Route};
+use self::{edge::Edge, matcher::Matcher, route::Route, tls::Tls};
 use ahash::AHashMap;
 
 use crate::{
@@ -29,6 +30,10 @@ use crate::{
 pub struct Gateway {
     pub revision: Revision,
     pub process: Process,
+    /// By the listeners' numbers; none where a listener speaks no TLS.
+    pub tls: Box<[Option<Arc<Tls>>]>,
+    /// Whether listeners ask different things of their clients' certificates.
+    pub do_tls_rules_differ: bool,
     pub edge: Edge,
     pub trusted_proxies: Networks,
     pub path_rules: crate::value::path::Rules,

@@ -1,6 +1,7 @@
 //! What outlives a snapshot. A reload compiles against it and finds its counters again.
 use std::sync::Arc;
 
+use super::tls;
 use crate::{
     auth::{self, jwks, jwt, oidc},
     cache, limit,
@@ -34,6 +35,7 @@ pub struct Shared {
     pub oidc: Arc<oidc::Kept>,
     /// With a secret of this process's own.
     pub sealer: Arc<Sealer>,
+    pub tickets: tls::Tickets,
 }
 
 impl Shared {
@@ -57,6 +59,7 @@ impl Shared {
             upstream_tokens: Keep::default(),
             oidc: Arc::new(oidc::Kept::new()?),
             sealer: Arc::new(Sealer::random().map_err(|why| why.to_string())?),
+            tickets: tls::Tickets::default(),
         })
     }
 }

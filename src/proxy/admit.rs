@@ -9,11 +9,13 @@ use super::{
     exchange::Exchange,
     head,
     reply::{Answer, X_REQUEST_ID},
+    tls,
 };
 use crate::{
     auth::Purpose,
     flow::{
         answer::Stop,
+        certificate::ClientCertificate,
         rejection::{Code, Rejection},
     },
     gateway::{
@@ -41,6 +43,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     exchange.context.scheme = super::external_scheme(session, &gateway);
     exchange.context.has_body = !session.is_body_empty();
     exchange.context.host = canonical_host(session.req_header())?;
+    exchange.context.certificate = certificate(session, exchange)?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
     let question = question(&exchange.context.host, session.req_header());
     let route = encoded.check(find(&question, &gateway))?.clone();
@@ -96,6 +99,24 @@ fn bound(session: &mut Session, gateway: &Gateway) -> Result<(), Rejection> {
             .map_err(|it| Rejection::new(it.code).detail(it.reason))?;
     }
     Ok(())
+}
+
+/// What the client proved in the handshake, if that still holds here.
+fn certificate(
+    session: &mut Session,
+    exchange: &Exchange,
+) -> Result<Option<Arc<ClientCertificate>>, Rejection> {
+    let Some(peer) = tls::Peer::of(session) else { return Ok(None) };
+    let certificate = peer.certificate.clone();
+    let context = &exchange.context;
+    if let Err(why) = peer.check(&exchange.gateway, &context.host, context.now) {
+        // HTTP/2 clients know to try anew on another connection, HTTP/1.1 clients need a push.
+        session.set_keepalive(None);
+        let detail = "what was settled when this connection was made does not hold for this \
+                      request: try again on a new one";
+        return Err(Rejection::new(Code::Misdirected).detail(detail).cause(why));
+    }
+    Ok(certificate)
 }
 
 /// The host that routes are matched with; empty when the request names none (HTTP/1.0).

@@ -7,13 +7,14 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward};
+use super::{admit, caching, client_addr, forward, tls};
 use crate::{
     auth::Purpose,
     cache,
     diagnostic::mask,
     flow::{
         answer::Stop,
+        certificate::ClientCertificate,
         clock::Now,
         identity::Identity,
         rejection::{Code, Rejection},
@@ -22,6 +23,7 @@ use crate::{
         Gateway,
         matcher::{self, Verdict},
         route::{Action, Route},
+        tls::pem,
     },
     limit,
     policy::{
@@ -44,6 +46,9 @@ pub struct Request {
     pub body_bytes: Option<u64>,
     /// The other end of the connection.
     pub ip: IpAddr,
+    /// The client's certificate and those that go with it, in PEM form.
+    #[serde(default)]
+    pub certificate: Option<String>,
 }
 
 /// As [`explain`], on a runtime of its own.
@@ -69,6 +74,16 @@ pub async fn explain(gateway: &Gateway, request: &Request) -> Result<Value, Stri
     let mut said = serde_json::Map::new();
     said.insert("revision".to_owned(), json!(gateway.revision.to_string()));
     said.insert("client".to_owned(), json!(client.to_string()));
+    if let Some(text) = &request.certificate {
+        match presented(gateway, text, context.now)? {
+            Ok(certificate) => context.certificate = Some(certificate),
+            Err(why) => {
+                said.insert("outcome".to_owned(), json!("refused"));
+                said.insert("cause".to_owned(), json!(format!("TLS handshake: {why}")));
+                return Ok(Value::Object(said));
+            }
+        }
+    }
     let outcome = walk(gateway, request, &mut header, &mut context, &mut said).await;
     if let Err(Stop::Answered(reply)) = &outcome {
         said.insert("outcome".to_owned(), json!("answered"));
@@ -82,6 +97,27 @@ pub async fn explain(gateway: &Gateway, request: &Request) -> Result<Value, Stri
         said.insert("cause".to_owned(), json!(rejection.cause));
     }
     Ok(Value::Object(said))
+}
+
+/// The client certificate, if a listener accepts it in its handshake; else why not.
+fn presented(
+    gateway: &Gateway,
+    text: &str,
+    now: Now,
+) -> Result<Result<Arc<ClientCertificate>, &'static str>, String> {
+    let chain = pem::certificates(text.as_bytes()).map_err(|why| format!("certificate: {why}"))?;
+    let own = chain.first().map(|own| ClientCertificate::from_der(own));
+    let own = own.transpose().map_err(|why| format!("certificate: {why}"))?;
+    let own = Arc::new(own.unwrap_or_default());
+    let mut refused = "no listener asks for client certificates";
+    for tls in gateway.tls.iter().flatten() {
+        match tls.current().trust.as_ref().map(|trust| trust.verify(&chain, now.unix)) {
+            Some(Ok(())) => return Ok(Ok(own)),
+            Some(Err(why)) => refused = tls::outcome(&why).reason(),
+            None => {}
+        }
+    }
+    Ok(Err(refused))
 }
 
 fn build(request: &Request) -> Result<RequestHeader, String> {
@@ -156,7 +192,7 @@ async fn walk(
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
-    act(route, &host, header, said);
+    act(route, &host, context.scheme, header, said);
     if let Some(rule) = &route.cache {
         let said_cache =
             stored(header, context, gateway.trusted_proxies.contains(request.ip), rule);
@@ -167,8 +203,9 @@ async fn walk(
         Action::Proxy(upstream) => upstream.token().map(|_| &shown),
         _ => None,
     };
+    let is_tls = context.scheme == "https";
     let origin =
-        forward::Origin { peer: request.ip, is_trusted, is_tls: false, port, request_id: None };
+        forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
     let changed = forward::change(header, |head| {
         forward::strip(head, is_trusted);
         forward::keep_sessions(head, &gateway.own_cookies);
@@ -287,13 +324,13 @@ fn introduce(identity: &Identity, said: &mut Said) {
     }
 }
 
-fn act(route: &Route, host: &str, header: &Parts, said: &mut Said) {
+fn act(route: &Route, host: &str, scheme: &str, header: &Parts, said: &mut Said) {
     let upstream = match &route.action {
         Action::Proxy(upstream) => json!(upstream.name()),
         Action::Split(split) => split.upstreams().map(|it| it.name().to_string()).collect(),
         Action::Redirect(redirect) => {
             let location = redirect.to.fill(&Values {
-                scheme: "http",
+                scheme,
                 host,
                 path: header.uri.path(),
                 query: header.uri.query(),

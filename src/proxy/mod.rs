@@ -17,6 +17,7 @@ pub mod phases;
 pub mod record;
 pub mod reply;
 pub mod socket;
+pub mod tls;
 
 use std::net::{IpAddr, Ipv4Addr};
 

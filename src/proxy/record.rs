@@ -7,8 +7,13 @@ use std::{
 use http::{HeaderValue, header, request::Parts};
 use pingora::{Error, proxy::Session};
 
-use super::{caching, exchange::Exchange, head::Refusal, phases::Proxy};
-use crate::{auth::decode_query, flow::rejection::Code, gateway::Gateway, telemetry::Record};
+use super::{caching, exchange::Exchange, head::Refusal, phases::Proxy, tls::Peer};
+use crate::{
+    auth::decode_query,
+    flow::rejection::Code,
+    gateway::Gateway,
+    telemetry::{HandshakeOutcome, Record},
+};
 
 /// The status in the log for a client that left before it was answered, as nginx has it.
 const CLIENT_GONE: u16 = 499;
@@ -100,6 +105,7 @@ fn write(
         host: context.host.as_bytes(),
         path: request.uri.path().as_bytes(),
         query: query.as_deref().map(str::as_bytes),
+        tls_version: Peer::of(session).map(|peer| peer.version),
         protocol: if session.is_http2() { "HTTP/2" } else { protocol(request.version) },
         status,
         code: exchange.refused.map(Code::word),
@@ -169,21 +175,44 @@ pub fn refused(
 ) {
     let code = refusal.code;
     proxy.metrics.rejected(code);
-    if !proxy.access_log.is_on() {
-        return;
+    if proxy.access_log.is_on() {
+        let revision = proxy.live.load().revision.clone();
+        proxy.access_log.write(&Record {
+            request_id: request_id.to_str().unwrap_or_default(),
+            status: code.status(),
+            code: Some(code.word()),
+            cause: Some(refusal.reason),
+            ..unborn(client, "HTTP/1.1", revision.as_str())
+        });
     }
-    let gateway = proxy.live.load();
-    proxy.access_log.write(&Record {
+}
+
+/// A client certificate that was refused in the handshake, so that no request could come: which one of
+/// the reasons it was is said here and to nobody else.
+pub fn refused_certificate(proxy: &Proxy, outcome: HandshakeOutcome, client: std::net::IpAddr) {
+    if proxy.access_log.is_on() {
+        let revision = proxy.live.load().revision.clone();
+        proxy.access_log.write(&Record {
+            cause: Some(outcome.reason()),
+            ..unborn(client, "TLS", revision.as_str())
+        });
+    }
+}
+
+/// The record of what never became a request.
+fn unborn<'a>(client: std::net::IpAddr, protocol: &'a str, revision: &'a str) -> Record<'a> {
+    Record {
         time: crate::flow::clock::Now::read().unix,
-        request_id: request_id.to_str().unwrap_or_default(),
+        request_id: "",
         client_ip: client,
         method: "",
         host: b"",
         path: b"",
         query: None,
-        protocol: "HTTP/1.1",
-        status: code.status(),
-        code: Some(code.word()),
+        protocol,
+        tls_version: None,
+        status: 0,
+        code: None,
         would_refuse: None,
         route: None,
         consumer: None,
@@ -198,7 +227,7 @@ pub fn refused(
         retries: 0,
         user_agent: None,
         referer: None,
-        cause: Some(refusal.reason),
-        revision: gateway.revision.as_str(),
-    });
+        cause: None,
+        revision,
+    }
 }

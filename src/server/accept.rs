@@ -18,12 +18,22 @@ use crate::{
     admin::Admin,
     flow::rejection::Rejection,
     gateway::{Gateway, Listener},
-    proxy::{admit, connection, head::Refusal, phases::Proxy, record, reply, socket::Socket},
+    proxy::{
+        admit, connection,
+        head::Refusal,
+        phases::Proxy,
+        record, reply,
+        socket::Socket,
+        tls::{self, Crowd},
+    },
     telemetry::Metrics,
 };
 
 /// Connections that wait in the kernel until a worker accepts them.
 const BACKLOG: i32 = 4096;
+
+/// TLS handshakes under way at a time; beyond, the oldest ends. Each holds some 15 KiB.
+const HANDSHAKES: usize = 1024;
 
 /// # Errors
 /// As the system says: the port is taken, the address is not ours, or not permitted.
@@ -47,6 +57,7 @@ pub struct Connections {
     open: AtomicUsize,
     by_listener: Vec<IntGauge>,
     is_exhausted: AtomicBool,
+    handshakes: Arc<Crowd>,
 }
 
 impl Connections {
@@ -56,6 +67,7 @@ impl Connections {
             open: AtomicUsize::new(0),
             by_listener: listeners.map(|it| metrics.connections(&it.name)).collect(),
             is_exhausted: AtomicBool::new(false),
+            handshakes: Crowd::new(HANDSHAKES),
         }
     }
 
@@ -97,9 +109,35 @@ impl Drop for Open {
 /// What a connection needs to know of the rest.
 struct Edge {
     /// Counts the connection for as long as it is served.
-    _open: Open,
+    open: Open,
     is_h2c: bool,
     proxy: Proxy,
+}
+
+impl Edge {
+    /// The connection, once TLS is settled where the listener speaks it.
+    async fn open(&self, socket: Socket, client: SocketAddr) -> Option<Stream> {
+        let listener = self.open.listener;
+        let tls = self.proxy.live.load().tls.get(listener).and_then(Clone::clone);
+        let Some(tls) = tls else { return Some(Box::new(socket)) };
+        let patience = self.proxy.live.load().edge.header_timeout;
+        let crowd = &self.open.process.connections.handshakes;
+        // Boxed: what a handshake needs on the stack is not needed for as long as the connection lives.
+        match Box::pin(tls::accept(socket, &tls, listener, patience, crowd)).await {
+            Ok(stream) => Some(Box::new(stream)),
+            Err(tls::Failed::Plaintext(socket)) => {
+                let refusal = Refusal::malformed("this port speaks TLS: use https");
+                connection::refuse(socket, self, &refusal, &[]).await;
+                None
+            }
+            Err(tls::Failed::Ended(outcome)) => {
+                if outcome.is_certificate() {
+                    record::refused_certificate(&self.proxy, outcome, client.ip().to_canonical());
+                }
+                None
+            }
+        }
+    }
 }
 
 impl connection::Edge for Edge {
@@ -171,10 +209,12 @@ impl Loop {
                 Ok((stream, peer)) => {
                     self.process.connections.is_exhausted.store(false, Ordering::Release);
                     let open = Open::new(self.process.clone(), self.listener);
-                    let edge = Edge { _open: open, is_h2c: self.is_h2c, proxy: self.proxy.clone() };
+                    let edge = Edge { open, is_h2c: self.is_h2c, proxy: self.proxy.clone() };
                     let (http, draining) = (self.http.clone(), draining.clone());
                     connections.spawn(async move {
-                        let stream = into_pingora(stream, peer);
+                        let Some(stream) = edge.open(into_socket(stream, peer), peer).await else {
+                            return;
+                        };
                         connection::serve(stream, &http, &edge, &draining).await;
                     });
                 }
@@ -201,9 +241,9 @@ async fn refused(process: &Process, why: &std::io::Error) {
     }
 }
 
-fn into_pingora(stream: TcpStream, peer: SocketAddr) -> Stream {
+fn into_socket(stream: TcpStream, peer: SocketAddr) -> Socket {
     let _ = stream.set_nodelay(true);
-    Box::new(Socket::new(stream, peer))
+    Socket::new(stream, peer)
 }
 
 /// Serves until the process drains and every connection is done.
@@ -229,7 +269,7 @@ pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, draini
             Ok((stream, peer)) => {
                 let (app, draining) = (app.clone(), draining.clone());
                 tokio::spawn(async move {
-                    app.process_new(into_pingora(stream, peer), &draining).await;
+                    app.process_new(Box::new(into_socket(stream, peer)), &draining).await;
                 });
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,

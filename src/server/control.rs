@@ -11,6 +11,7 @@ use crate::{
     gateway::Gateway,
     policy::report::Mode,
     proxy::{caching, explain},
+    telemetry::metrics::ExpiryMetrics,
     upstream::{EndpointStatus, Upstream},
 };
 
@@ -107,6 +108,9 @@ impl Control for Controls {
         let cache = process.reloader.shared().cache.statistics();
         let reports = gateway.routes.iter().filter(|it| it.mode == Mode::Report);
         let reports: Vec<_> = reports.map(|it| &*it.id).collect();
+        let tls: serde_json::Map<_, _> = (gateway.tls.iter().flatten())
+            .map(|tls| (tls.listener.to_string(), tls.status()))
+            .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
@@ -122,6 +126,7 @@ impl Control for Controls {
             "descriptors_exhausted": process.connections.is_exhausted(),
             "cache": {"entries": cache.entries, "bytes": cache.used, "evicted": cache.evicted},
             "last_reload": last,
+            "tls": tls,
             "upstreams": upstreams,
             "upstream_tokens": tokens(&gateway),
             "key_sets": key_sets(&gateway, Now::read()),
@@ -155,6 +160,19 @@ impl Control for Controls {
                 let metrics = shared.metrics.endpoint(upstream.name(), &endpoint.url);
                 metrics.set_up(is_up(&endpoint));
                 held.push(metrics);
+            }
+        }
+        let mut expiries = Vec::new();
+        for tls in gateway.tls.iter().flatten() {
+            let mut say = |metrics: Arc<ExpiryMetrics>, at| {
+                metrics.set(at);
+                expiries.push(metrics);
+            };
+            for (file, at) in tls.expiries() {
+                say(shared.metrics.certificate(&tls.listener, &file), at);
+            }
+            for (file, at) in tls.lists() {
+                say(shared.metrics.revocation_list(&tls.listener, &file), at);
             }
         }
         shared.metrics.set_limit_keys(shared.limits.len() as u64, shared.limits.evicted());

@@ -1,7 +1,8 @@
-//! What outlives a snapshot or serves many: work in the background, the client for third parties, what
-//! they answered, and the sealing of what others keep for us.
+//! What outlives a snapshot or serves many: work in the background, local files, the client for third
+//! parties, what they answered, and the sealing of what others keep for us.
 pub mod answers;
 pub mod background;
+pub mod file;
 pub mod http_client;
 pub mod keep;
 pub mod oauth;

@@ -7,7 +7,8 @@ pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
-        ConsumerMetrics, FetchOutcome, LimitMetrics, LimitOutcome, Metrics, QuestionMetrics,
-        QuestionOutcome, ReportMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
+        ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics, LimitOutcome, Metrics,
+        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
+        UpstreamMetrics,
     },
 };

@@ -1,14 +1,10 @@
 //! TLS towards upstreams: who is believed, what is presented, which protocol is settled.
 use std::{
-    fs,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, KeyPair, date_time_ymd,
-};
-use tempfile::TempDir;
+use rcgen::date_time_ymd;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,62 +15,13 @@ use tokio_rustls::{
     rustls::{
         RootCertStore, ServerConfig,
         crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer},
+        pki_types::CertificateDer,
         server::WebPkiClientVerifier,
     },
     server::TlsStream,
 };
 
-use crate::support::{Gateway, wait_until};
-
-/// A certification authority with a folder for PEM files.
-struct Authority {
-    certificate: Certificate,
-    key: KeyPair,
-    folder: TempDir,
-}
-
-/// A certificate that an [`Authority`] has signed.
-struct Signed {
-    certificate: Certificate,
-    key: KeyPair,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "the tests' authority");
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        Self { certificate, key, folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn sign(&self, name: &str) -> Signed {
-        self.sign_with(name, |_| {})
-    }
-
-    /// For a name or an address.
-    fn sign_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Signed {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.certificate, &self.key).unwrap();
-        Signed { certificate, key }
-    }
-
-    /// The path of a file in its folder, with this content.
-    fn file(&self, name: &str, content: &str) -> String {
-        let path = self.folder.path().join(name);
-        fs::write(&path, content).unwrap();
-        path.display().to_string()
-    }
-
-    /// The path of its own certificate.
-    fn ca(&self) -> String {
-        self.file("ca.pem", &self.certificate.pem())
-    }
-}
+use crate::support::{Authority, Gateway, Signed, wait_until};
 
 /// What an upstream has seen.
 #[derive(Clone, Debug, Default)]
@@ -113,9 +60,7 @@ fn config(signed: &Signed, alpn: &[&str], clients: Option<&Authority>) -> Server
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };
-    let key = PrivateKeyDer::try_from(signed.key.serialize_der()).unwrap();
-    let chain = vec![signed.certificate.der().clone()];
-    let mut config = builder.with_single_cert(chain, key).unwrap();
+    let mut config = builder.with_single_cert(vec![signed.der()], signed.private()).unwrap();
     config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
     config
 }

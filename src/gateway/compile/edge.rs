@@ -1,13 +1,19 @@
 //! `server`, `listeners`, `admin` and `telemetry`.
-use std::{collections::BTreeSet, net::SocketAddr, path::Path as FilePath, time::Duration};
+use std::{
+    collections::BTreeSet, net::SocketAddr, path::Path as FilePath, sync::Arc, time::Duration,
+};
 
-use super::words::{choice_or, duration_or, name, number_or, size_or};
+use super::{
+    tls,
+    words::{choice_or, duration_or, name, number_or, size_or},
+};
 use crate::{
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
     gateway::{
-        Admin, Listener, Process,
+        Admin, Listener, Process, Shared,
         edge::Edge,
+        tls::Tls,
         token::{Role, Token},
     },
     telemetry::access_log::Destination,
@@ -115,7 +121,14 @@ fn networks(words: Option<&[Word]>, path: &Path, problems: &mut Problems) -> Net
     }
 }
 
-pub(super) fn process(raw: &raw::Config, root: &Path, problems: &mut Problems) -> Process {
+/// The process, and the TLS of each of its listeners.
+pub(super) fn process(
+    raw: &raw::Config,
+    base_dir: &FilePath,
+    shared: &Shared,
+    root: &Path,
+    problems: &mut Problems,
+) -> (Process, Vec<Option<Arc<Tls>>>) {
     let wanted = raw.server.as_ref().and_then(|server| server.workers);
     let at = root.key("server").key("workers");
     let workers = match number_or(wanted, 0_usize, 0..=1024, &at, problems) {
@@ -126,10 +139,17 @@ pub(super) fn process(raw: &raw::Config, root: &Path, problems: &mut Problems) -
     let at = root.key("admin").key("address");
     let admin = admin.map_or(ADMIN, |word| word.0.as_str());
     let admin = problems.keep(&at, address(admin)).unwrap_or_else(unset);
-    Process { workers, listeners: listeners(raw, root, problems).into(), admin }
+    let (listeners, tls) = listeners(raw, base_dir, shared, root, problems);
+    (Process { workers, listeners: listeners.into(), admin }, tls)
 }
 
-fn listeners(raw: &raw::Config, root: &Path, problems: &mut Problems) -> Vec<Listener> {
+fn listeners(
+    raw: &raw::Config,
+    base_dir: &FilePath,
+    shared: &Shared,
+    root: &Path,
+    problems: &mut Problems,
+) -> (Vec<Listener>, Vec<Option<Arc<Tls>>>) {
     let at = root.key("listeners");
     let listeners = raw.listeners.as_deref().unwrap_or_default();
     if listeners.is_empty() {
@@ -140,30 +160,39 @@ fn listeners(raw: &raw::Config, root: &Path, problems: &mut Problems) -> Vec<Lis
         );
     }
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    let mut compiled = Vec::new();
+    let (mut compiled, mut all_tls) = (Vec::new(), Vec::new());
     for (index, listener) in listeners.iter().enumerate() {
         let at = at.index(index);
+        let label =
+            listener.name.as_ref().map_or_else(|| format!("listener{index}"), |it| it.0.clone());
+        problems.keep(&at.key("name"), name(&label));
+        let label: Arc<str> = label.into();
+        let tls = listener.tls.as_ref();
+        let tls = tls.and_then(|it| {
+            tls::compile(it, &label, base_dir, shared, &at.key("tls"), problems)
+        });
+        if listener.tls.is_some() && listener.h2c == Some(true) {
+            problems.add_with_hint(
+                &at.key("h2c"),
+                "h2c is HTTP/2 without TLS, and this listener speaks TLS",
+                "leave it out: `tls.alpn` has `h2` unless it says otherwise",
+            );
+        }
         let Some(Word(text)) = &listener.address else {
             problems.add(&at, "`address` is missing, such as 0.0.0.0:8080");
             continue;
         };
         let Some(address) = problems.keep(&at.key("address"), address(text)) else { continue };
-        let label =
-            listener.name.as_ref().map_or_else(|| format!("listener{index}"), |it| it.0.clone());
-        problems.keep(&at.key("name"), name(&label));
         if !names.insert(label.clone()) {
             problems.add(&at.key("name"), format!("`{label}` names another listener already"));
         }
         if !addresses.insert(address) && address.port() != 0 {
             problems.add(&at.key("address"), format!("{address} is another listener's already"));
         }
-        compiled.push(Listener {
-            name: label.into(),
-            address,
-            is_h2c: listener.h2c.unwrap_or(false),
-        });
+        compiled.push(Listener { name: label, address, is_h2c: listener.h2c.unwrap_or(false) });
+        all_tls.push(tls);
     }
-    compiled
+    (compiled, all_tls)
 }
 
 fn unset() -> SocketAddr {

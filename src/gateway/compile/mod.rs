@@ -13,6 +13,7 @@ mod metadata;
 mod oauth;
 mod routes;
 mod signature_keys;
+mod tls;
 mod upstreams;
 mod words;
 
@@ -21,7 +22,10 @@ use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use ahash::AHashMap;
 
-use super::{Gateway, Shared};
+use super::{
+    Gateway, Shared,
+    tls::{Tls, Watch, do_rules_differ},
+};
 use crate::{
     auth::jwks::KeySet,
     config::{Revision, raw},
@@ -46,7 +50,7 @@ pub fn compile(
     version(raw, &root, &mut problems);
 
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
-    let process = edge::process(raw, &root, &mut problems);
+    let (process, tls) = edge::process(raw, base_dir, shared, &root, &mut problems);
     let admin = edge::admin(raw, &process, &root, &mut problems);
     let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
     let plans = limits::plans(raw, shared, &root, &mut problems);
@@ -65,6 +69,7 @@ pub fn compile(
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
         documents: &documents,
+        asks_for_certificates: tls::asks_for_certificates(raw),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
 
@@ -72,10 +77,12 @@ pub fn compile(
         return Err(problems);
     }
     let key_sets = key_sets(&authenticators);
-    let background = background(authenticators.background, &upstreams);
+    let background = background(authenticators.background, &upstreams, &tls);
     Ok(Gateway {
         revision: revision.clone(),
         process,
+        do_tls_rules_differ: do_rules_differ(&tls),
+        tls: tls.into(),
         edge: edge.edge,
         trusted_proxies: edge.trusted_proxies,
         path_rules: edge.path_rules,
@@ -111,9 +118,13 @@ fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, 
 fn background(
     mut all: Vec<Arc<dyn Background>>,
     upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+    tls: &[Option<Arc<Tls>>],
 ) -> Box<[Arc<dyn Background>]> {
     let tokens = upstreams.values().filter_map(|it| it.token());
     all.extend(tokens.map(|it| it.clone() as Arc<dyn Background>));
+    if tls.iter().any(Option::is_some) {
+        all.push(Arc::new(Watch::new(tls)));
+    }
     all.into()
 }
 

@@ -13,7 +13,7 @@ use super::{
     words::{name, number_or, resolve, size_or, unknown},
 };
 use crate::{
-    auth::Authenticator,
+    auth::{self, Authenticator},
     cache,
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
@@ -45,6 +45,8 @@ pub(super) struct Scene<'a> {
     pub request_body: u64,
     pub auth_failures: u64,
     pub documents: &'a [metadata::Document],
+    /// Whether some listener asks its clients for certificates.
+    pub asks_for_certificates: bool,
 }
 
 pub(super) fn compile(
@@ -244,6 +246,13 @@ impl Declared<'_> {
             if let Some(it) = resolve(word, "authenticator", scene.authenticators, &at, problems) {
                 if any.iter().any(|other| other.name == it.name) {
                     problems.add(&at, format!("`{word}` stands in this list already"));
+                }
+                if matches!(it.method, auth::Method::Mtls(_)) && !scene.asks_for_certificates {
+                    problems.add_with_hint(
+                        &at,
+                        format!("`{word}` knows callers by certificates, and no listener asks for one"),
+                        "add `client_certificate: optional` and a `client_ca` to the `tls` of a listener",
+                    );
                 }
                 any.push(it.clone());
             }

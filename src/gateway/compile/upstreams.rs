@@ -2,7 +2,6 @@
 use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc, time::Duration};
 
 use http::HeaderName;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::{
     consumers::scope,
@@ -12,7 +11,7 @@ use super::{
 use crate::{
     config::raw::{self, Choice, Word},
     diagnostic::{Path, Problems},
-    gateway::Shared,
+    gateway::{Shared, tls::pem},
     shared::http_client::Url,
     upstream::{
         Balance, ClientIdentity, EndpointSpec, HashOn, Health, Outlier, Protocol, Retry, RetryOn,
@@ -291,11 +290,15 @@ fn tls(raw: &raw::Tls, base_dir: &FilePath, at: &Path, problems: &mut Problems) 
     if raw.cert.is_some() != raw.key.is_some() {
         problems.add(at, "`cert` and `key` go together");
     }
-    let ca = ca.map(|pem| problems.keep(&at.key("ca"), certificates(&pem)));
+    let certificates = |bytes: &[u8]| {
+        let all = pem::certificates(bytes)?;
+        Ok(all.iter().map(|it| it.to_vec()).collect::<Vec<_>>())
+    };
+    let ca = ca.map(|bytes| problems.keep(&at.key("ca"), certificates(&bytes)));
     let identity = cert.zip(key).and_then(|(cert, key)| {
         let chain = problems.keep(&at.key("cert"), certificates(&cert))?;
-        let key = problems.keep(&at.key("key"), private_key(&key))?;
-        Some(ClientIdentity { chain, key })
+        let key = problems.keep(&at.key("key"), pem::private_key(&key))?;
+        Some(ClientIdentity { chain, key: Secret::new(key.secret_der().to_vec()) })
     });
     let tls = Tls {
         server_name: raw.server_name.as_ref().map(|word| word.0.clone()),
@@ -305,20 +308,4 @@ fn tls(raw: &raw::Tls, base_dir: &FilePath, at: &Path, problems: &mut Problems) 
     };
     problems.keep(at, tls.check())?;
     Some(tls)
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
-    let all: Result<Vec<Vec<u8>>, _> =
-        CertificateDer::pem_slice_iter(pem).map(|it| it.map(|it| it.to_vec())).collect();
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err("there is no certificate in PEM form in it".to_owned()),
-        Err(why) => Err(format!("not a certificate in PEM form: {why}")),
-    }
-}
-
-fn private_key(pem: &[u8]) -> Result<Secret<Vec<u8>>, String> {
-    PrivateKeyDer::from_pem_slice(pem)
-        .map(|key| Secret::new(key.secret_der().to_vec()))
-        .map_err(|why| format!("not a private key in PEM form: {why}"))
 }

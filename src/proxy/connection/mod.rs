@@ -1,5 +1,5 @@
 //! The life of one accepted connection: it waits for a request, reads and inspects its whole head
-//! under one deadline, hands it to Pingora, and starts again. HTTP/2 goes to Pingora as it is.
+//! under one deadline, hands it to Pingora, and starts again. HTTP/2 goes to Pingora behind its preface.
 //!
 //! Pipelining stays off: Pingora keeps what follows a request where only its own parser can read, so
 //! it could not be inspected. It closes after the first answer, or fails a request behind which more
@@ -25,6 +25,7 @@ use super::chunked::Chunks;
 use super::guarded::Guarded;
 use super::head::{Form, Framing, Head, Limits, Refusal, Scanner, Verdict, rewrite_absolute};
 use super::socket::Socket;
+use super::tls;
 use crate::flow::rejection::Code;
 
 /// RFC 9113 section 3.4.
@@ -70,10 +71,6 @@ where
     A: HttpServerApp + Send + Sync + 'static,
     E: Edge + Sync,
 {
-    if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-        ServerApp::process_new(app, stream, shutdown).await;
-        return;
-    }
     // Both live as long as the connection: to make them anew for each request would take the
     // locks of the timer wheel and of the watch each time.
     let mut alarm = pin!(sleep_until(Instant::now() + edge.settings().header_timeout));
@@ -97,8 +94,13 @@ where
         if !matches!(read, Ok(1..)) {
             return;
         }
-        let h2c = settings.h2c && served == 0 && is_h2c(app.as_ref());
-        let arrival = read_head(&mut stream, &mut buf, alarm.as_mut(), &settings, h2c).await;
+        let h2c = settings.h2c && is_h2c(app.as_ref());
+        let expected = match stream.selected_alpn_proto() {
+            Some(ALPN::H2) => Expected::Http2,
+            None if h2c && served == 0 => Expected::Either,
+            _ => Expected::Http1,
+        };
+        let arrival = read_head(&mut stream, &mut buf, alarm.as_mut(), &settings, expected).await;
         let request = match arrival {
             Arrival::Head(head) => prepare(stream, buf, head),
             Arrival::Http2 => return hand_over(stream, &buf, app, shutdown).await,
@@ -126,6 +128,15 @@ where
     }
 }
 
+/// What a connection may begin with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Http1,
+    /// As TLS has settled (RFC 7301). Read here all the same: Pingora waits for the preface without end.
+    Http2,
+    Either,
+}
+
 /// How the wait for a head ended.
 enum Arrival {
     Head(Head),
@@ -140,14 +151,18 @@ async fn read_head(
     buf: &mut BytesMut,
     mut alarm: Pin<&mut Sleep>,
     settings: &Settings,
-    h2c: bool,
+    expected: Expected,
 ) -> Arrival {
     let mut scanner = Scanner::default();
     let mut deadline = None;
     loop {
-        let is_preface = h2c && buf.iter().zip(H2_PREFACE).all(|(a, b)| a == b);
+        let is_preface =
+            expected != Expected::Http1 && buf.iter().zip(H2_PREFACE).all(|(a, b)| a == b);
         if is_preface && buf.len() >= H2_PREFACE.len() {
             return Arrival::Http2;
+        }
+        if !is_preface && expected == Expected::Http2 {
+            return Arrival::Gone;
         }
         if !is_preface {
             match scanner.scan(buf, &settings.limits) {
@@ -161,6 +176,9 @@ async fn read_head(
         let read = tokio::select! {
             biased;
             () = until(alarm.as_mut(), deadline) => {
+                if expected == Expected::Http2 {
+                    return Arrival::Gone;
+                }
                 let reason = "the head did not arrive in time";
                 return Arrival::Refused(Refusal::new(Code::RequestTimeout, reason));
             }
@@ -203,16 +221,22 @@ async fn hand_over<A>(stream: Stream, read: &[u8], app: &Arc<A>, shutdown: &Shut
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    // Under TLS it is ALPN that chooses HTTP/2, so a preface on another stream is noise.
-    let socket = stream.into_any().downcast::<Socket>().ok();
-    if let Some(mut socket) = socket {
-        socket.rewind(read);
-        ServerApp::process_new(app, socket, shutdown).await;
-    }
+    let stream: Stream = match stream.into_any().downcast::<Socket>() {
+        Ok(mut socket) => {
+            socket.rewind(read);
+            socket
+        }
+        Err(other) => {
+            let Ok(mut stream) = other.downcast::<tls::Stream>() else { return };
+            stream.rewind(read);
+            stream
+        }
+    };
+    ServerApp::process_new(app, stream, shutdown).await;
 }
 
 /// Answers, closes our side, and waits a moment for the client to close its own.
-async fn refuse<E: Edge>(mut stream: Stream, edge: &E, refusal: &Refusal, head: &[u8]) {
+pub async fn refuse<E: Edge>(mut stream: Stream, edge: &E, refusal: &Refusal, head: &[u8]) {
     let answer = edge.refused(refusal, client(&stream), head);
     let written = timeout(FAREWELL, async {
         stream.write_all(&answer).await?;

@@ -24,6 +24,8 @@ pub struct Record<'a> {
     pub query: Option<&'a [u8]>,
     /// Such as `HTTP/1.1`.
     pub protocol: &'a str,
+    /// Such as `TLSv1.3`; none without TLS.
+    pub tls_version: Option<&'a str>,
     /// 0 if none was sent.
     pub status: u16,
     /// The word of the rejection.
@@ -60,6 +62,7 @@ impl Record<'_> {
         object.bytes("path", Some(self.path), LONG);
         object.bytes("query", self.query, LONG);
         object.bytes("protocol", Some(self.protocol.as_bytes()), SHORT);
+        object.bytes("tls_version", self.tls_version.map(str::as_bytes), SHORT);
         object.number("status", self.status.into());
         object.bytes("code", self.code.map(str::as_bytes), SHORT);
         object.bytes("would_refuse", self.would_refuse.map(str::as_bytes), SHORT);
@@ -124,6 +127,7 @@ pub mod tests {
             path: b"/orders/7",
             query: None,
             protocol: "HTTP/1.1",
+            tls_version: None,
             status: 200,
             code: None,
             would_refuse: None,
@@ -173,7 +177,8 @@ pub mod tests {
         let expected = concat!(
             r#"{"time":"2026-01-01T00:00:00.007Z","request_id":"0198c0de","client_ip":"192.0.2.1","#,
             r#""method":"GET","host":"api.example.com","path":"/orders/7","query":null,"#,
-            r#""protocol":"HTTP/1.1","status":200,"code":null,"would_refuse":null,"route":"orders","consumer":null,"#,
+            r#""protocol":"HTTP/1.1","tls_version":null,"status":200,"code":null,"would_refuse":null,"#,
+            r#""route":"orders","consumer":null,"#,
             r#""credential":null,"authenticator":null,"upstream":null,"endpoint":null,"#,
             r#""bytes_in":0,"bytes_out":512,"duration_ms":1.234,"upstream_ms":null,"retries":0,"#,
             r#""user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,

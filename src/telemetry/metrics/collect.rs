@@ -9,18 +9,19 @@ use std::{
 
 use prometheus::{
     core::{Collector, Desc},
-    proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{MetricFamily, MetricType},
 };
 
 use super::{
+    family::{Family, counter, family, gauge, histogram, number},
     handles::{
         AccessMetrics, AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics,
         LimitMetrics, QuestionMetrics, ReportMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
-    histogram::Histogram,
     keep::Keep,
     process,
     status::Method,
+    tls,
 };
 use crate::flow::rejection::Code;
 
@@ -45,6 +46,7 @@ pub struct Cells {
     pub limits: Keep<Arc<str>, LimitMetrics>,
     /// By route.
     pub caches: Keep<Arc<str>, CacheMetrics>,
+    pub tls: tls::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
     pub limit_evicted: AtomicU64,
@@ -53,9 +55,6 @@ pub struct Cells {
     pub cache_evicted: AtomicU64,
     pub process: process::Files,
 }
-
-/// Name, what it means, and its labels.
-pub struct Family(pub &'static str, pub &'static str, pub &'static [&'static str]);
 
 const REQUESTS: Family = Family(
     "tollgate_http_requests_total",
@@ -204,6 +203,7 @@ impl Cells {
             reports: Keep::new(),
             limits: Keep::new(),
             caches: Keep::new(),
+            tls: tls::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
             limit_evicted: AtomicU64::new(0),
@@ -227,6 +227,7 @@ impl Cells {
         self.reports.sweep();
         self.limits.sweep();
         self.caches.sweep();
+        self.tls.sweep();
     }
 
     fn routes(&self) -> [MetricFamily; 3] {
@@ -412,7 +413,7 @@ impl Exposition {
     pub fn new(cells: Arc<Cells>) -> prometheus::Result<Self> {
         let process = process::FAMILIES.iter().map(|(family, _)| family);
         let descriptions =
-            FAMILIES.iter().copied().chain(process).map(|Family(name, help, labels)| {
+            FAMILIES.iter().chain(&tls::FAMILIES).copied().chain(process).map(|Family(name, help, labels)| {
                 let labels = labels.iter().map(ToString::to_string).collect();
                 Desc::new((*name).to_owned(), (*help).to_owned(), labels, HashMap::new())
             });
@@ -435,63 +436,7 @@ impl Collector for Exposition {
         families.extend(self.cells.cache());
         families.extend(self.cells.third_parties());
         families.extend(self.cells.access());
+        families.extend(self.cells.tls.collect());
         families
     }
-}
-
-fn family(Family(name, help, _): &Family, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name((*name).to_owned());
-    family.set_help((*help).to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn metric(Family(_, _, labels): &Family, values: &[&str]) -> Metric {
-    let pairs = labels.iter().zip(values).map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    Metric::from_label(pairs.collect())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "Prometheus numbers are floats")]
-const fn number(count: u64) -> f64 {
-    count as f64
-}
-
-fn counter(family: &Family, values: &[&str], value: f64) -> Metric {
-    let mut metric = metric(family, values);
-    let mut cell = Counter::default();
-    cell.set_value(value);
-    metric.set_counter(cell);
-    metric
-}
-
-fn gauge(family: &Family, values: &[&str], value: f64) -> Metric {
-    let mut metric = metric(family, values);
-    let mut cell = Gauge::default();
-    cell.set_value(value);
-    metric.set_gauge(cell);
-    metric
-}
-
-fn histogram(family: &Family, values: &[&str], histogram: &Histogram) -> Metric {
-    let reading = histogram.read();
-    let buckets = reading.buckets.into_iter().map(|(bound, count)| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(count);
-        bucket
-    });
-    let mut cell = prometheus::proto::Histogram::default();
-    cell.set_bucket(buckets.collect());
-    cell.set_sample_count(reading.count);
-    cell.set_sample_sum(reading.sum);
-    let mut metric = metric(family, values);
-    metric.set_histogram(cell);
-    metric
 }

@@ -293,3 +293,84 @@ outcomes! {
         Refused = "refused";
     }
 }
+
+outcomes! {
+    /// How a TLS handshake ended, as the labels `result` and `reason`.
+    HandshakeOutcome counted by HandshakeMetrics {
+        Completed = "completed" "ok";
+        /// The client said nothing, or not enough, in time.
+        Timeout = "failed" "timeout";
+        /// The client left.
+        Closed = "failed" "closed";
+        /// The oldest of too many that were under way.
+        Crowded = "failed" "crowded";
+        /// HTTP without TLS.
+        Plaintext = "failed" "plaintext";
+        /// Not TLS, or TLS that breaks its rules.
+        Malformed = "failed" "malformed";
+        /// No version of TLS in common.
+        Version = "failed" "version";
+        /// No cipher, group, signature or protocol (ALPN) in common.
+        Incompatible = "failed" "incompatible";
+        /// The client did not accept ours, by what it said last.
+        Alert = "failed" "alert";
+        CertificateMissing = "failed" "certificate_missing";
+        CertificateExpired = "failed" "certificate_expired";
+        CertificateRevoked = "failed" "certificate_revoked";
+        /// Its issuer is none of ours.
+        CertificateUnknown = "failed" "certificate_unknown";
+        /// No list, or none that is up to date, says whether it is revoked.
+        CertificateStatus = "failed" "certificate_status";
+        /// Anything else about it: its signature, its purpose, its form.
+        CertificateInvalid = "failed" "certificate_invalid";
+    }
+}
+
+impl HandshakeOutcome {
+    /// The label `reason`.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        let labels = Self::LABELS.get(self as usize);
+        labels.and_then(|it| it.last()).copied().unwrap_or_default()
+    }
+
+    /// Whether it is about the client's certificate.
+    #[must_use]
+    pub fn is_certificate(self) -> bool {
+        self.reason().starts_with("certificate_")
+    }
+}
+
+/// The TLS of one listener.
+pub struct TlsMetrics {
+    pub handshakes: HandshakeMetrics,
+    /// Changes of its files that were taken up, and that were not.
+    pub(super) swaps: [AtomicU64; 2],
+}
+
+impl TlsMetrics {
+    pub(super) const fn new() -> Self {
+        Self { handshakes: HandshakeMetrics::new(), swaps: [AtomicU64::new(0), AtomicU64::new(0)] }
+    }
+
+    pub fn swapped(&self) {
+        self.swaps[0].fetch_add(1, Relaxed);
+    }
+
+    pub fn not_swapped(&self) {
+        self.swaps[1].fetch_add(1, Relaxed);
+    }
+}
+
+/// When a certificate or a revocation list is out of date, Unix time in seconds.
+pub struct ExpiryMetrics(pub(super) AtomicU64);
+
+impl ExpiryMetrics {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub fn set(&self, unix: u64) {
+        self.0.store(unix, Relaxed);
+    }
+}

@@ -2,11 +2,13 @@
 //! two together. Label values come from the configuration or from a closed set, never from the
 //! wire, and a series leaves with the last snapshot that knows its route, consumer or upstream.
 mod collect;
+mod family;
 mod handles;
 mod histogram;
 mod keep;
 mod process;
 mod status;
+mod tls;
 
 use std::{
     collections::BTreeSet,
@@ -22,9 +24,9 @@ use prometheus::{
 pub use self::{
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
-        ConsumerMetrics, EndpointMetrics, FetchOutcome, KeySetMetrics, LimitMetrics, LimitOutcome,
-        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TokenMetrics,
-        UpstreamMetrics,
+        ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, HandshakeOutcome,
+        KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
+        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     status::Method,
 };
@@ -191,6 +193,20 @@ impl Metrics {
         self.cells.cache_entries.store(entries, Relaxed);
         self.cells.cache_bytes.store(bytes, Relaxed);
         self.cells.cache_evicted.store(evicted, Relaxed);
+    }
+
+    pub fn tls(&self, listener: &str) -> Arc<TlsMetrics> {
+        self.cells.tls.listeners.get_or_make(&listener.into(), TlsMetrics::new)
+    }
+
+    /// `file` as the configuration names it.
+    pub fn certificate(&self, listener: &str, file: &str) -> Arc<ExpiryMetrics> {
+        self.cells.tls.certificates.get_or_make(&(listener.into(), file.into()), ExpiryMetrics::new)
+    }
+
+    /// `file` as the configuration names it.
+    pub fn revocation_list(&self, listener: &str, file: &str) -> Arc<ExpiryMetrics> {
+        self.cells.tls.revocation_lists.get_or_make(&(listener.into(), file.into()), ExpiryMetrics::new)
     }
 
     /// Forgets the series that no snapshot holds any more. To be called after each swap; what an

@@ -9,7 +9,7 @@ use std::{
 
 use prometheus::proto::MetricType;
 
-use super::collect::Family;
+use super::family::Family;
 
 /// Clock ticks a second in /proc. sysconf(_SC_CLK_TCK) can only be asked with unsafe code; Linux
 /// has said 100 to user space on every architecture since 2.6, bar Alpha and Itanium.

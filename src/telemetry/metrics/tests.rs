@@ -49,6 +49,9 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(metrics.token("u")),
         Box::new(access),
         Box::new(report),
+        Box::new(metrics.tls("https")),
+        Box::new(metrics.certificate("https", "tls/www.pem")),
+        Box::new(metrics.revocation_list("https", "tls/clients.crl")),
     ];
     (metrics, held)
 }

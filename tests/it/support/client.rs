@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
 use super::{
@@ -157,10 +158,51 @@ impl Request {
     }
 }
 
-/// One TCP connection, for as many requests as the other side allows.
+/// What a connection runs over.
+#[derive(Debug)]
+enum Pipe {
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Pipe {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref(),
+        }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.read(bytes),
+            Self::Tls(tls) => tls.read(bytes),
+        }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+/// One connection, for as many requests as the other side allows.
 #[derive(Debug)]
 pub struct Connection {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Pipe>,
 }
 
 impl Connection {
@@ -177,7 +219,12 @@ impl Connection {
         stream.set_read_timeout(Some(HANG))?;
         stream.set_write_timeout(Some(HANG))?;
         stream.set_nodelay(true)?;
-        Ok(Self { reader: BufReader::new(stream) })
+        Ok(Self { reader: BufReader::new(Pipe::Tcp(stream)) })
+    }
+
+    /// Whose handshake is done.
+    pub fn over_tls(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self { reader: BufReader::new(Pipe::Tls(Box::new(stream))) }
     }
 
     pub fn send(&mut self, request: &Request) -> io::Result<Response> {
@@ -190,7 +237,8 @@ impl Connection {
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.reader.get_mut().write_all(bytes)
+        self.reader.get_mut().write_all(bytes)?;
+        self.reader.get_mut().flush()
     }
 
     /// The final answer to a request of `method`; interim ones but 101 are read over.
@@ -231,10 +279,10 @@ impl Connection {
     /// Everything up to the end of the connection, or until nothing comes for `quiet`; and whether
     /// the other side has closed.
     pub fn read_to_close(&mut self, quiet: Duration) -> (Vec<u8>, bool) {
-        self.reader.get_ref().set_read_timeout(Some(quiet)).unwrap();
+        self.reader.get_ref().tcp().set_read_timeout(Some(quiet)).unwrap();
         let mut bytes = Vec::new();
         let result = self.reader.read_to_end(&mut bytes);
-        self.reader.get_ref().set_read_timeout(Some(HANG)).unwrap();
+        self.reader.get_ref().tcp().set_read_timeout(Some(HANG)).unwrap();
         let is_closed = match result {
             Ok(_) => true,
             Err(err) => !matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
@@ -252,6 +300,6 @@ impl Connection {
 
     /// Leaves, as a client that crashed does.
     pub fn leave(self) {
-        let _ = self.reader.get_ref().shutdown(Shutdown::Both);
+        let _ = self.reader.get_ref().tcp().shutdown(Shutdown::Both);
     }
 }

@@ -1,10 +1,12 @@
 //! The harness: a gateway process, programmable upstreams, a client that hides nothing.
+mod authority;
 mod client;
 mod gateway;
 mod issuer;
 mod provider;
 mod secrets;
 mod signature;
+mod tls;
 pub mod tokens;
 mod upstream;
 mod wire;
@@ -15,12 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use authority::{Authority, Signed, as_authority, blank};
 pub use client::{Connection, Request, Response};
 pub use gateway::{Exit, Gateway, run_tollgate, run_tollgate_with};
 pub use issuer::Issuer;
 pub use provider::{Provider, Visitor};
 pub use secrets::{basic_header, hash_of, key, password_hash};
 pub use signature::{Signature, Signer, content_digest, now};
+pub use tls::Client;
 pub use upstream::{Behaviour, Gate, Recorded, Upstream, reply};
 
 /// Longer than anything may take, however slow the machine. Reaching it is a failure.
