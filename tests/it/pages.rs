@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    net::{SocketAddr, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{HANG, Upstream, free_address, reply, skip};
+use crate::support::{HANG, Upstream, free_address, reply, skip, wait_until};
 
 const UPSTREAM: u16 = 9000;
 const ADMIN: u16 = 9900;
@@ -185,8 +186,9 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
+        // The whole group. Not every `sh` knows `--`.
         let line = format!("kill -KILL -- -{}", self.0.id());
-        let _ = Command::new("sh").args(["-c", &line]).stderr(Stdio::null()).status();
+        let _ = Command::new("bash").args(["-c", &line]).stderr(Stdio::null()).status();
         let _ = self.0.wait();
     }
 }
@@ -222,6 +224,8 @@ fn run(text: &str) -> Result<(), String> {
         .spawn()
         .unwrap();
     let ended = Shell(shell).wait();
+    let admin = SocketAddr::from(([127, 0, 0, 1], port(ADMIN)));
+    wait_until("all that the page started has ended", || TcpStream::connect(admin).is_err());
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     match ended {
         Ok(status) if status.success() => Ok(()),

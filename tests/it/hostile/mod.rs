@@ -2,8 +2,11 @@
 //! the real binary, gets the answer that it says, and nothing of it reaches the upstream.
 mod api_key;
 mod basic;
+mod external;
+mod introspection;
 mod jwt;
 mod measure;
+mod oidc;
 mod timing;
 
 use serde_json::Value;
@@ -42,6 +45,8 @@ pub const fn no_http<S>(what: &'static str, request: fn(&S) -> Request) -> Case<
 /// A gateway that believes the tests about where they come from: an address that keeps failing is
 /// treated otherwise, so each line comes from one of its own.
 pub trait Scene {
+    /// Whether a 401 of this method says how to do better (RFC 9110 section 11.6.1).
+    const CHALLENGES: bool = true;
     fn gateway(&self) -> &Gateway;
     fn upstream(&self) -> &Upstream;
     /// A request that passes.
@@ -77,7 +82,10 @@ pub fn hold<S: Scene>(scene: &S, cases: &[Case<S>]) {
             let wanted = format!("{} {}", case.status, case.code);
             wrong.push(format!("{}: {} {code} instead of {wanted}", case.what, answer.status));
         }
-        if answer.status == 401 && answer.headers.all("www-authenticate").is_empty() {
+        if answer.status == 401
+            && S::CHALLENGES
+            && answer.headers.all("www-authenticate").is_empty()
+        {
             wrong.push(format!("{}: 401 without a challenge", case.what));
         }
         if scene.upstream().count() > 0 {
@@ -90,7 +98,8 @@ pub fn hold<S: Scene>(scene: &S, cases: &[Case<S>]) {
         let lines = scene.gateway().access_log(1);
         lines.into_iter().find(|it| it["request_id"] == id)
     };
-    for (case, id) in ids.iter().filter(|(case, _)| !case.cause.is_empty()) {
+    let logged = |(case, id): &&(&Case<S>, String)| !case.cause.is_empty() && !id.is_empty();
+    for (case, id) in ids.iter().filter(logged) {
         wait_until("the line is in the log", || log(id).is_some());
         let line = log(id).unwrap_or_default();
         let cause = line["cause"].as_str().unwrap_or_default();
@@ -107,6 +116,13 @@ pub fn hold<S: Scene>(scene: &S, cases: &[Case<S>]) {
 
 #[test]
 fn there_are_at_least_120_hostile_lines() {
-    let counts = [api_key::CASES.len(), basic::CASES.len(), jwt::CASES.len()];
+    let counts = [
+        api_key::CASES.len(),
+        basic::CASES.len(),
+        external::CASES.len(),
+        introspection::CASES.len(),
+        jwt::CASES.len(),
+        oidc::CASES.len(),
+    ];
     assert!(counts.iter().sum::<usize>() >= 120, "{counts:?}");
 }

@@ -1,6 +1,8 @@
 //! Planted secrets: whatever is done with them, no sink of the gateway may show ten characters of one.
 mod clients;
 mod configuration;
+mod others;
+mod tokens;
 mod vault;
 
 use vault::Vault;
