@@ -98,7 +98,8 @@ impl Mtls {
                 return Err(Refused::from(Reason::Unknown).cause(cause));
             }
             (None, None) => {
-                let cause = format!("the certificate has no {} that can be used", self.field.word());
+                let cause =
+                    format!("the certificate has no {} that can be used", self.field.word());
                 return Err(Refused::from(Reason::Malformed).cause(cause));
             }
         };

@@ -47,12 +47,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Ok(gateway) => Outcome {
             err: warnings(&arguments.config, &gateway),
             ..Outcome::success(format!(
-            "{}: ok, revision {}, {} routes, {} consumers, {} upstreams",
-            arguments.config.display(),
-            gateway.revision,
-            gateway.routes.len(),
-            gateway.consumers.len(),
-            gateway.upstreams.len(),
+                "{}: ok, revision {}, {} routes, {} consumers, {} upstreams",
+                arguments.config.display(),
+                gateway.revision,
+                gateway.routes.len(),
+                gateway.consumers.len(),
+                gateway.upstreams.len(),
             ))
         },
     }

@@ -41,7 +41,8 @@ impl ClientCertificate {
     /// See [`Unreadable`].
     pub fn from_der(der: &[u8]) -> Result<Self, Unreadable> {
         let malformed = |_| Unreadable::Malformed;
-        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| Unreadable::Malformed)?;
+        let (rest, certificate) =
+            X509Certificate::from_der(der).map_err(|_| Unreadable::Malformed)?;
         if !rest.is_empty() {
             return Err(Unreadable::Malformed);
         }
@@ -152,10 +153,13 @@ mod tests {
         let der = made(|params| params.subject_alt_names = names.to_vec());
         let read = ClientCertificate::from_der(&der).unwrap();
         let plain = |names: &[Arc<str>]| names.iter().map(|it| it.to_string()).collect::<Vec<_>>();
-        assert_eq!((plain(&read.san_dns), plain(&read.san_uri)), (
-            dns.iter().map(|it| (*it).to_owned()).collect(),
-            uri.iter().map(|it| (*it).to_owned()).collect(),
-        ));
+        assert_eq!(
+            (plain(&read.san_dns), plain(&read.san_uri)),
+            (
+                dns.iter().map(|it| (*it).to_owned()).collect(),
+                uri.iter().map(|it| (*it).to_owned()).collect(),
+            )
+        );
     }
 
     fn dns_name(text: &str) -> SanType {
@@ -168,7 +172,11 @@ mod tests {
 
     #[test]
     fn alternative_names_are_taken_by_their_kind() {
-        check_names(&[dns_name("a.test"), uri("spiffe://a.test/b")], &["a.test"], &["spiffe://a.test/b"]);
+        check_names(
+            &[dns_name("a.test"), uri("spiffe://a.test/b")],
+            &["a.test"],
+            &["spiffe://a.test/b"],
+        );
         check_names(&[dns_name("A.Test"), dns_name("b.test")], &["a.test", "b.test"], &[]);
         check_names(&[dns_name("*.test"), dns_name("*"), dns_name("a*.test")], &[], &[]);
         check_names(&[dns_name("a.test\0.evil"), dns_name("a b"), dns_name("")], &[], &[]);

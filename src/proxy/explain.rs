@@ -204,8 +204,7 @@ async fn walk(
         _ => None,
     };
     let is_tls = context.scheme == "https";
-    let origin =
-        forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
+    let origin = forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
     let changed = forward::change(header, |head| {
         forward::strip(head, is_trusted);
         forward::keep_sessions(head, &gateway.own_cookies);

@@ -189,16 +189,42 @@ fn certificates_that_do_not_hold_get_nowhere() {
         ("signed by itself", Signed::alone(billing), vec![], "certificate_unknown"),
         ("an authority of its own", Signed::alone(own_authority), vec![], "certificate_invalid"),
         ("an authority's own", unsettled(as_authority), vec![], "certificate_invalid"),
-        ("expired", unsettled(|it| it.not_after = date_time_ymd(2020, 1, 1)), vec![], "certificate_expired"),
-        ("not valid yet", unsettled(|it| it.not_before = date_time_ymd(3000, 1, 1)), vec![], "certificate_expired"),
+        (
+            "expired",
+            unsettled(|it| it.not_after = date_time_ymd(2020, 1, 1)),
+            vec![],
+            "certificate_expired",
+        ),
+        (
+            "not valid yet",
+            unsettled(|it| it.not_before = date_time_ymd(3000, 1, 1)),
+            vec![],
+            "certificate_expired",
+        ),
         ("for servers alone", unsettled(for_servers), vec![], "certificate_invalid"),
-        ("with a critical extension of its own", unsettled(critical), vec![], "certificate_invalid"),
-        ("without its intermediate", intermediate.client("billing", |_| {}), vec![], "certificate_unknown"),
+        (
+            "with a critical extension of its own",
+            unsettled(critical),
+            vec![],
+            "certificate_invalid",
+        ),
+        (
+            "without its intermediate",
+            intermediate.client("billing", |_| {}),
+            vec![],
+            "certificate_unknown",
+        ),
         ("by who is no authority", by_no_authority, vec![&no_authority], "certificate_invalid"),
-        ("outside the names of its authority", signed_by_authority(&narrow, "x.test"), vec![&narrow], "certificate_invalid"),
+        (
+            "outside the names of its authority",
+            signed_by_authority(&narrow, "x.test"),
+            vec![&narrow],
+            "certificate_invalid",
+        ),
     ];
     for (what, own, above, reason) in &cases {
-        let chain: Vec<_> = std::iter::once(own).chain(above.iter().copied()).map(Signed::der).collect();
+        let chain: Vec<_> =
+            std::iter::once(own).chain(above.iter().copied()).map(Signed::der).collect();
         rig.check_refused(what, &rig.client().showing_chain(&chain, own), reason);
     }
     let stolen = revoked.get().unwrap();
@@ -216,7 +242,11 @@ fn certificates_that_do_not_hold_get_nowhere() {
         let thief = thief.showing_chain(&[rig.billing.der()], &Signed::alone(billing));
         rig.check_refused("with another's key", &thief, "malformed");
     }
-    rig.check_refused("garbage", &rig.client().showing_chain(&[b"garbage".to_vec().into()], &rig.billing), "malformed");
+    rig.check_refused(
+        "garbage",
+        &rig.client().showing_chain(&[b"garbage".to_vec().into()], &rig.billing),
+        "malformed",
+    );
     rig.check_accepted(&rig.client().showing(&rig.billing), "/cn");
     let log = rig.gateway.access_log(15);
     let causes: Vec<&str> = log.iter().filter_map(|it| it["cause"].as_str()).collect();
@@ -240,7 +270,8 @@ fn for_servers(params: &mut CertificateParams) {
 }
 
 fn critical(params: &mut CertificateParams) {
-    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    let mut extension =
+        CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);
     params.custom_extensions = vec![extension];
 }
@@ -272,7 +303,8 @@ fn names_that_are_nobodys_are_refused_alike() {
         let name = name.to_owned();
         rig.clients.client("", |it| it.distinguished_name.push(DnType::CommonName, name))
     };
-    let san = |names: &[SanType]| rig.clients.client("x", |it| it.subject_alt_names = names.to_vec());
+    let san =
+        |names: &[SanType]| rig.clients.client("x", |it| it.subject_alt_names = names.to_vec());
     let cases: Vec<(&str, Signed, &str)> = vec![
         ("/cn", cn("stranger"), "unknown"),
         ("/cn", cn("Billing"), "unknown"),
@@ -285,7 +317,11 @@ fn names_that_are_nobodys_are_refused_alike() {
         ("/cn", cn("../../etc/passwd"), "unknown"),
         ("/cn", cn("' OR 1=1 --"), "unknown"),
         ("/cn", cn(&"a".repeat(2000)), "malformed"),
-        ("/cn", rig.clients.client("billing", |it| it.distinguished_name.push(second_cn, "admin")), "malformed"),
+        (
+            "/cn",
+            rig.clients.client("billing", |it| it.distinguished_name.push(second_cn, "admin")),
+            "malformed",
+        ),
         ("/dns", san(&[]), "malformed"),
         ("/dns", san(&[dns("*.test")]), "malformed"),
         ("/dns", san(&[dns("billing.test\0.evil")]), "malformed"),
@@ -353,7 +389,8 @@ fn a_revoked_certificate_ends_on_open_connections_too() {
         format!("client_crl: ['{}']", clients.file("clients.crl", &clients.list(&[], 2100)))
     });
     let other = rig.clients.client("billing", |_| {});
-    let open = |signed| rig.client().showing(signed).connect(rig.gateway.address, "a.test").unwrap();
+    let open =
+        |signed| rig.client().showing(signed).connect(rig.gateway.address, "a.test").unwrap();
     let (mut stolen, mut kept) = (open(&rig.billing).connection, open(&other).connection);
     let request = Request::new(rig.gateway.address, "GET", "/cn").host("a.test");
     assert_eq!(stolen.send(&request).unwrap().status, 200);
@@ -400,7 +437,8 @@ fn a_certificate_that_expires_ends_on_open_connections_too() {
 #[test]
 fn headers_about_certificates_are_nobodys_proof() {
     let rig = Rig::asking("optional");
-    for header in ["X-Client-Cert", "X-SSL-Client-Verify", "X-Forwarded-Client-Cert", "Client-Cert"] {
+    for header in ["X-Client-Cert", "X-SSL-Client-Verify", "X-Forwarded-Client-Cert", "Client-Cert"]
+    {
         let request = Request::new(rig.gateway.address, "GET", "/cn").host("a.test");
         let request = request.header(header, "billing").header("X-Consumer-Username", "acme");
         let response = rig.client().send(rig.gateway.address, "a.test", &request).unwrap();
@@ -416,7 +454,10 @@ fn explain_knows_what_a_certificate_would_do() {
     let explain = |signed: &Signed, path: &str| {
         let file = rig.clients.file("shown.pem", &signed.certificate.pem());
         let url = format!("https://a.test{path}");
-        let exit = run_tollgate(&rig.gateway.path(""), &["explain", "-c", &config, "--cert", &file, "GET", &url]);
+        let exit = run_tollgate(
+            &rig.gateway.path(""),
+            &["explain", "-c", &config, "--cert", &file, "GET", &url],
+        );
         (exit.code, exit.said())
     };
     let (code, said) = explain(&rig.billing, "/dns");

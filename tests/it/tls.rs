@@ -34,7 +34,8 @@ impl Rig {
     /// A certificate a name, the first of them the default.
     fn new(names: &[&str], more: &str, limits: &str) -> Self {
         let authority = Authority::new();
-        let pairs = names.iter().map(|it| authority.pair(&it.replace('*', "wild"), &authority.sign(it)));
+        let pairs =
+            names.iter().map(|it| authority.pair(&it.replace('*', "wild"), &authority.sign(it)));
         let pairs = pairs.collect::<Vec<_>>().join(", ");
         let upstream = Upstream::echo();
         let url = upstream.url();
@@ -179,7 +180,8 @@ fn send_h2(rig: &Rig, path: &str, body: &'static [u8]) -> (u16, Vec<u8>) {
         let driver = tokio::spawn(connection);
         let uri = format!("https://a.test{path}");
         let request = http::Request::builder().method("POST").uri(uri).body(()).unwrap();
-        let (response, mut stream) = client.ready().await.unwrap().send_request(request, false).unwrap();
+        let (response, mut stream) =
+            client.ready().await.unwrap().send_request(request, false).unwrap();
         stream.send_data(Bytes::from_static(body), true).unwrap();
         let response = tokio::time::timeout(HANG, response).await.unwrap().unwrap();
         let (parts, mut data) = response.into_parts();
@@ -205,7 +207,10 @@ fn http2_over_tls_works_end_to_end() {
         assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
     }
     let log = rig.gateway.access_log(2);
-    assert_eq!((&log[0]["protocol"], &log[0]["tls_version"]), (&"HTTP/2".into(), &"TLSv1.3".into()));
+    assert_eq!(
+        (&log[0]["protocol"], &log[0]["tls_version"]),
+        (&"HTTP/2".into(), &"TLSv1.3".into())
+    );
 }
 
 #[test]
@@ -238,7 +243,10 @@ fn heads_are_as_strict_under_tls() {
         "Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
         let mut connected = rig.client().connect(rig.address(), "a.test").unwrap();
-        connected.connection.write(format!("POST / HTTP/1.1\r\nHost: a.test\r\n{head}").as_bytes()).unwrap();
+        connected
+            .connection
+            .write(format!("POST / HTTP/1.1\r\nHost: a.test\r\n{head}").as_bytes())
+            .unwrap();
         let response = connected.connection.read_response("POST").unwrap();
         response.assert_problem(400, "request_malformed");
         connected.connection.assert_closes();
@@ -306,7 +314,11 @@ fn whatever_a_client_begins_with_it_harms_nobody() {
         ("zeros", vec![0; 100], "malformed"),
         ("noise", (0..200).map(|it: u8| it.wrapping_mul(151) | 0x80).collect(), "malformed"),
         ("SSL 2", vec![0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10], "malformed"),
-        ("a record that is too long", [&[22, 3, 1, 0xff, 0xff][..], &[0; 64]].concat(), "malformed"),
+        (
+            "a record that is too long",
+            [&[22, 3, 1, 0xff, 0xff][..], &[0; 64]].concat(),
+            "malformed",
+        ),
         ("an empty handshake", record(22, b""), "malformed"),
         ("an alert first", record(21, &[2, 40]), "alert"),
         ("data first", record(23, b"GET / HTTP/1.1\r\n\r\n"), "malformed"),
@@ -318,12 +330,28 @@ fn whatever_a_client_begins_with_it_harms_nobody() {
         ("SSL 3", hello(0x0300, &[SUITE], &usual), "version"),
         ("TLS 1.0", hello(0x0301, &[SUITE], &usual), "version"),
         ("TLS 1.1", hello(0x0302, &[SUITE], &usual), "version"),
-        ("TLS 1.3 of a draft", hello(0x0303, &[0x1301], &[(43, &[2, 0x7f, 0x1c]), GROUPS, SIGNATURES]), "version"),
+        (
+            "TLS 1.3 of a draft",
+            hello(0x0303, &[0x1301], &[(43, &[2, 0x7f, 0x1c]), GROUPS, SIGNATURES]),
+            "version",
+        ),
         ("no suite", hello(0x0303, &[], &usual), "malformed"),
         ("no suite of ours", hello(0x0303, &[0x0005, 0x000a], &usual), "incompatible"),
-        ("no group of ours", hello(0x0303, &[SUITE], &[(10, &[0, 2, 0, 1]), POINTS, SIGNATURES]), "incompatible"),
-        ("no signature of ours", hello(0x0303, &[SUITE], &[GROUPS, POINTS, (13, &[0, 2, 2, 1])]), "incompatible"),
-        ("an extension twice", hello(0x0303, &[SUITE], &[GROUPS, GROUPS, POINTS, SIGNATURES]), "malformed"),
+        (
+            "no group of ours",
+            hello(0x0303, &[SUITE], &[(10, &[0, 2, 0, 1]), POINTS, SIGNATURES]),
+            "incompatible",
+        ),
+        (
+            "no signature of ours",
+            hello(0x0303, &[SUITE], &[GROUPS, POINTS, (13, &[0, 2, 2, 1])]),
+            "incompatible",
+        ),
+        (
+            "an extension twice",
+            hello(0x0303, &[SUITE], &[GROUPS, GROUPS, POINTS, SIGNATURES]),
+            "malformed",
+        ),
         ("an empty name", named(b""), "malformed"),
         ("a name with NUL", named(b"a.test\0b"), "malformed"),
         ("a name with a line break", named(b"a\r\nX: y"), "malformed"),
@@ -371,7 +399,9 @@ fn a_hello_in_many_pieces_is_a_hello() {
 #[test]
 fn http_without_tls_is_told_so() {
     let rig = Rig::plain();
-    for bytes in [&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"X"] {
+    for bytes in
+        [&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"X"]
+    {
         let mut connection = rig.gateway.connect();
         connection.write(bytes).unwrap();
         let response = connection.read_response("GET").unwrap();

@@ -13,9 +13,7 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        RootCertStore, ServerConfig,
-        crypto::ring,
-        pki_types::CertificateDer,
+        RootCertStore, ServerConfig, crypto::ring, pki_types::CertificateDer,
         server::WebPkiClientVerifier,
     },
     server::TlsStream,

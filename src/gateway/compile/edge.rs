@@ -168,9 +168,8 @@ fn listeners(
         problems.keep(&at.key("name"), name(&label));
         let label: Arc<str> = label.into();
         let tls = listener.tls.as_ref();
-        let tls = tls.and_then(|it| {
-            tls::compile(it, &label, base_dir, shared, &at.key("tls"), problems)
-        });
+        let tls =
+            tls.and_then(|it| tls::compile(it, &label, base_dir, shared, &at.key("tls"), problems));
         if listener.tls.is_some() && listener.h2c == Some(true) {
             problems.add_with_hint(
                 &at.key("h2c"),

@@ -3,9 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use rustls::{Error, InconsistentKeys, crypto::CryptoProvider, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::{
-    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer,
-};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 /// Whom a certificate is for, by its subject alternative names; its common name does not count
 /// (RFC 9525 section 2).
@@ -173,7 +171,9 @@ mod tests {
 
     #[test]
     fn names_that_nobody_can_ask_for_are_left_out() {
-        for odd in ["", "*", "*.", "a.*.test", "a*.test", "**.test", "a..test", "a\0.test", "ä.test"] {
+        for odd in
+            ["", "*", "*.", "a.*.test", "a*.test", "**.test", "a..test", "a\0.test", "ä.test"]
+        {
             assert!(names(&[odd], &[]).is_empty(), "{odd}");
         }
         assert_eq!(names(&["*.test", "_acme.a.test"], &[]).wildcard.len(), 1);

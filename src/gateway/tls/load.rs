@@ -126,8 +126,7 @@ impl Loading<'_> {
     }
 
     fn certificate(&mut self, chain: &File, key: &File) -> Option<Certificate> {
-        let (chain_bytes, key_bytes) =
-            (self.read(chain, CERTIFICATE), self.read(key, CERTIFICATE));
+        let (chain_bytes, key_bytes) = (self.read(chain, CERTIFICATE), self.read(key, CERTIFICATE));
         let named = |file: &File, why: String| format!("{}: {why}", file.shown);
         let certificates = chain_bytes.and_then(|bytes| {
             let read = pem::certificates(&bytes).map_err(|why| named(chain, why));
@@ -137,7 +136,8 @@ impl Loading<'_> {
             let read = pem::private_key(&bytes).map_err(|why| named(key, why));
             self.problems.keep(&key.place, read)
         });
-        let made = Certificate::new(chain.shown.clone(), certificates?, private?, self.scene.provider);
+        let made =
+            Certificate::new(chain.shown.clone(), certificates?, private?, self.scene.provider);
         let certificate = match made {
             Ok(certificate) => certificate,
             Err(flaw) => {
@@ -201,7 +201,8 @@ impl Loading<'_> {
             let Some(bytes) = self.read(file, LIST) else { continue };
             let read = pem::revocation_lists(bytes).and_then(|ders| {
                 let Some(authorities) = &authorities else { return Ok(Vec::new()) };
-                let read = |der| List::read(&der, authorities, self.scene.provider).map(|it| (it, der));
+                let read =
+                    |der| List::read(&der, authorities, self.scene.provider).map(|it| (it, der));
                 ders.into_iter().map(read).collect::<Result<Vec<_>, _>>()
             });
             let read = read.map_err(|why| format!("{}: {why}", file.shown));

@@ -19,14 +19,10 @@ use parking_lot::Mutex;
 use rustls::{crypto::CryptoProvider, server::ProducesTickets};
 use serde_json::{Value, json};
 
+use self::{load::Scene, settings::Settings, watch::Seen};
 pub use self::{
     load::{Loaded, Warning},
     watch::Watch,
-};
-use self::{
-    load::Scene,
-    settings::Settings,
-    watch::Seen,
 };
 use crate::{
     diagnostic::Problems,

@@ -115,7 +115,9 @@ mod tests {
         );
         check(
             certificates(b"\x30\x82\x01\x00"),
-            &format!("{none}: it looks like DER; `openssl x509 -inform der` makes PEM of a certificate"),
+            &format!(
+                "{none}: it looks like DER; `openssl x509 -inform der` makes PEM of a certificate"
+            ),
         );
         check(private_key(key.as_bytes()), "fine");
         check(

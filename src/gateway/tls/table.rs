@@ -68,7 +68,11 @@ mod tests {
 
     use super::*;
 
-    fn certificate(file: &str, names: &[&str], algorithm: &'static rcgen::SignatureAlgorithm) -> Certificate {
+    fn certificate(
+        file: &str,
+        names: &[&str],
+        algorithm: &'static rcgen::SignatureAlgorithm,
+    ) -> Certificate {
         let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
         let key = KeyPair::generate_for(algorithm).unwrap();
         let signed = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
@@ -102,7 +106,8 @@ mod tests {
         check(Some("y.b.test."), &["wild"]);
         check(Some("pair.test"), &["pair-1", "pair-2"]);
         check(Some("late.test"), &["address"]);
-        for default in ["a.test", "x.y.a.test", "unknown.test", "default.test", "*.a.test", "", "."] {
+        for default in ["a.test", "x.y.a.test", "unknown.test", "default.test", "*.a.test", "", "."]
+        {
             let wild = default == "*.a.test";
             check(Some(default), &[if wild { "wild" } else { "default" }]);
         }

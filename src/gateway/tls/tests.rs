@@ -5,8 +5,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType, IsCa,
-    KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+    IsCa, KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
 };
 
 use super::{
@@ -103,7 +103,9 @@ impl Rig {
     fn said(&self, settings: Settings) -> String {
         let said: Vec<String> = match self.tls(settings) {
             Ok(tls) => tls.warnings().iter().map(|it| format!("warning: {}", it.message)).collect(),
-            Err(problems) => problems.0.iter().map(|it| format!("{}: {}", it.path, it.message)).collect(),
+            Err(problems) => {
+                problems.0.iter().map(|it| format!("{}: {}", it.path, it.message)).collect()
+            }
         };
         said.join("\n")
     }
@@ -140,7 +142,11 @@ fn broken_certificates_and_keys_are_told() {
     let (other, other_key) = (rig.read("other.pem"), rig.read("other.key"));
     check(&chain, &other_key, "\"www.key\": www.key: not the key of www.pem");
     check(&(other.clone() + &chain), &key, "not the key of www.pem");
-    check(&key, &chain, "no certificate in PEM form in it, but a private key: are two files swapped?");
+    check(
+        &key,
+        &chain,
+        "no certificate in PEM form in it, but a private key: are two files swapped?",
+    );
     check("", &key, "\"www.pem\": www.pem: there is no certificate in PEM form in it: it is empty");
     check(&chain.replace("MII", "!!!"), &key, "not a certificate in PEM form");
     check(&chain.replace("MII", "AII"), &key, "the first certificate in it cannot be used");
@@ -171,7 +177,10 @@ fn the_certificate_that_the_key_does_belong_to_is_named() {
 fn what_is_unwise_is_a_warning() {
     let rig = Rig::new();
     rig.pair_with("www", &["www.test"], |it| it.not_after = date_time_ymd(2020, 1, 1));
-    rig.check(rig.settings(), "warning: www.pem: the certificate has expired at 2020-01-01T00:00:00Z");
+    rig.check(
+        rig.settings(),
+        "warning: www.pem: the certificate has expired at 2020-01-01T00:00:00Z",
+    );
     rig.pair_with("www", &["www.test"], |it| it.not_before = date_time_ymd(3000, 1, 1));
     rig.check(rig.settings(), "warning: www.pem: the certificate is not valid before 3000-01-01");
     rig.pair("www", &["www.test"]);
@@ -251,7 +260,8 @@ fn a_broken_change_changes_nothing_and_is_said_once() {
 #[test]
 fn the_rule_for_clients_has_an_identity() {
     let rig = Rig::new();
-    let id = |settings: Settings| rig.tls(settings).ok().unwrap().current().trust.as_ref().unwrap().id;
+    let id =
+        |settings: Settings| rig.tls(settings).ok().unwrap().current().trust.as_ref().unwrap().id;
     let first = id(rig.asking(&[]));
     assert_eq!(id(rig.asking(&[])), first);
     rig.pair("www", &["another.test"]);

@@ -26,9 +26,10 @@ impl Seen {
     }
 
     pub(super) fn not_used(&self) -> serde_json::Value {
-        self.refused.as_ref().map_or(serde_json::Value::Null, |(since, why)| {
-            serde_json::json!({"since": load::date(since.as_secs()), "errors": why})
-        })
+        self.refused.as_ref().map_or(
+            serde_json::Value::Null,
+            |(since, why)| serde_json::json!({"since": load::date(since.as_secs()), "errors": why}),
+        )
     }
 }
 

@@ -64,7 +64,9 @@ impl Peer {
         let name = self.server_name.as_deref();
         if gateway.do_tls_rules_differ && !current.table.covers(name, host) {
             let name = name.unwrap_or("none");
-            return Err(format!("the certificate that was shown is not for this host; SNI: {name}"));
+            return Err(format!(
+                "the certificate that was shown is not for this host; SNI: {name}"
+            ));
         }
         Ok(())
     }
@@ -85,7 +87,10 @@ impl Peer {
         // Authorities and lists change seldom, and verifying takes a signature or two.
         if self.verified_by.load(Relaxed) != trust.id {
             trust.verify(&self.chain, now.unix).map_err(|why| {
-                format!("the client certificate is not accepted any more: {}", outcome(&why).reason())
+                format!(
+                    "the client certificate is not accepted any more: {}",
+                    outcome(&why).reason()
+                )
             })?;
             self.verified_by.store(trust.id, Relaxed);
         }

@@ -6,7 +6,11 @@ use super::histogram::Histogram;
 /// Name, what it means, and its labels.
 pub struct Family(pub &'static str, pub &'static str, pub &'static [&'static str]);
 
-pub fn family(Family(name, help, _): &Family, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+pub fn family(
+    Family(name, help, _): &Family,
+    kind: MetricType,
+    metrics: Vec<Metric>,
+) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name((*name).to_owned());
     family.set_help((*help).to_owned());

@@ -206,7 +206,10 @@ impl Metrics {
 
     /// `file` as the configuration names it.
     pub fn revocation_list(&self, listener: &str, file: &str) -> Arc<ExpiryMetrics> {
-        self.cells.tls.revocation_lists.get_or_make(&(listener.into(), file.into()), ExpiryMetrics::new)
+        self.cells
+            .tls
+            .revocation_lists
+            .get_or_make(&(listener.into(), file.into()), ExpiryMetrics::new)
     }
 
     /// Forgets the series that no snapshot holds any more. To be called after each swap; what an

@@ -43,11 +43,7 @@ pub struct Cells {
 
 impl Cells {
     pub const fn new() -> Self {
-        Self {
-            listeners: Keep::new(),
-            certificates: Keep::new(),
-            revocation_lists: Keep::new(),
-        }
+        Self { listeners: Keep::new(), certificates: Keep::new(), revocation_lists: Keep::new() }
     }
 
     pub fn sweep(&self) {
@@ -62,9 +58,11 @@ impl Cells {
             handshakes.extend(metrics.handshakes.counts().map(|(labels, count)| {
                 counter(&HANDSHAKES, &[&[&*listener], labels].concat(), number(count))
             }));
-            swaps.extend(["success", "failure"].iter().zip(&metrics.swaps).map(|(result, count)| {
-                counter(&SWAPS, &[&listener, result], number(count.load(Relaxed)))
-            }));
+            swaps.extend(["success", "failure"].iter().zip(&metrics.swaps).map(
+                |(result, count)| {
+                    counter(&SWAPS, &[&listener, result], number(count.load(Relaxed)))
+                },
+            ));
         }
         [
             family(&HANDSHAKES, MetricType::COUNTER, handshakes),

@@ -24,11 +24,7 @@ pub struct Client {
 struct Shown(Arc<CertifiedKey>);
 
 impl ResolvesClientCert for Shown {
-    fn resolve(
-        &self,
-        _: &[&[u8]],
-        _: &[rustls::SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.0.clone())
     }
 
