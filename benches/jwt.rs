@@ -124,7 +124,7 @@ fn again(c: &mut Criterion) {
 fn refusal(c: &mut Criterion) {
     let jwt = jwt("ES384", &Arc::new(Remembered::new().unwrap()));
     let fixtures: Map<String, Value> = serde_json::from_str(TOKENS).unwrap();
-    let good = fixtures["ES384"].as_str().unwrap();
+    let good = fixtures.get("ES384").and_then(Value::as_str).unwrap();
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let with_header = |header: &str| {
         let rest = good.split_once('.').unwrap().1;

@@ -136,7 +136,8 @@ fn only_the_data_path_sees_a_session() {
         .filter(|(path, text)| {
             let path = path.to_string_lossy();
             let is_allowed = ["/proxy/", "/admin/", "/server"].iter().any(|it| path.contains(it));
-            let names_session = text.contains("pingora::proxy::") || text.contains("ServerSession");
+            let names_session = text.contains("pingora::proxy::")
+                || text.replace("ServerSessionStorage", "").contains("ServerSession");
             names_session && !is_allowed
         })
         .map(|(path, _)| path)

@@ -15,7 +15,7 @@ pub struct Source {
     text: Box<str>,
     tree: OnceLock<Option<Box<Node>>>,
     lines: OnceLock<Box<[usize]>>,
-    brought: Vec<Brought>,
+    brought: Box<[Brought]>,
 }
 
 impl Source {
@@ -25,13 +25,13 @@ impl Source {
             text: text.strip_prefix('\u{feff}').unwrap_or(text).into(),
             tree: OnceLock::new(),
             lines: OnceLock::new(),
-            brought: Vec::new(),
+            brought: Box::default(),
         }
     }
 
     /// With what `${…}` brought in, which is then never shown.
     pub(super) fn with(self, brought: Vec<Brought>) -> Self {
-        Self { brought, ..self }
+        Self { brought: brought.into(), ..self }
     }
 
     /// The text, without a byte order mark.

@@ -133,7 +133,7 @@ impl Sealer {
         if *version != VERSION {
             return None;
         }
-        let nonce = <[u8; NONCE_LEN]>::try_from(&*nonce).ok()?;
+        let nonce = <[u8; NONCE_LEN]>::try_from(nonce).ok()?;
         let key = self.keys.iter().find(|it| it.id == *id)?.of(salt, purpose)?;
         let nonce = Nonce::assume_unique_for_key(nonce);
         let length = key.open_in_place(nonce, Aad::from(context), text).ok()?.len();

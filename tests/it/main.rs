@@ -9,6 +9,13 @@
     clippy::needless_pass_by_value,
     reason = "in a test a panic is the report"
 )]
+#![allow(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tables of cases are long, some are printed, and their numbers are small"
+)]
 
 mod admin;
 mod auth;
@@ -41,6 +48,7 @@ mod support;
 mod telemetry;
 mod timeouts;
 mod tls;
+mod tls_files;
 mod upstream;
 mod upstream_faults;
 mod upstream_tls;

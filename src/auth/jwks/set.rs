@@ -154,6 +154,7 @@ mod tests {
     }
 
     /// A set of this key alone.
+    #[expect(clippy::needless_pass_by_value, reason = "it reads as what it is: a key")]
     fn check(jwk: Value, origin: Origin, expected: Result<Kind, &str>) {
         let found = parse(json!({"keys": [jwk]}).to_string().as_bytes(), origin);
         match (found, expected) {

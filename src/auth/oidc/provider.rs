@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How old the document may get.
-const REFRESH: Duration = Duration::from_hours(1);
+const REFRESH: Duration = Duration::from_secs(60 * 60);
 /// Between two tries while there is none: doubled each time, up to [`SLOWEST`].
 const FASTEST: Duration = Duration::from_secs(1);
 const SLOWEST: Duration = Duration::from_secs(60);
@@ -175,6 +175,7 @@ mod tests {
 
     const ISSUER: &str = "https://id.test";
 
+    #[expect(clippy::needless_pass_by_value, reason = "it reads as what it is: a document")]
     fn document(changes: Value) -> Vec<u8> {
         let mut document = json!({
             "issuer": ISSUER,

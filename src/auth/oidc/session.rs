@@ -134,6 +134,7 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
+    #[expect(clippy::needless_pass_by_value, reason = "it reads as what it is: claims")]
     fn session(claims: Value) -> Session {
         Session {
             id: [7; 16],

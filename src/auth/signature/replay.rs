@@ -29,7 +29,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Nonces {
     /// Keys the hashes, so that nobody can choose nonces that collide.
-    secret: [u8; 16],
+    salt: [u8; 16],
     shards: [Mutex<Shard>; SHARDS],
     most_of_shard: usize,
     most_of_one: usize,
@@ -52,10 +52,10 @@ impl Nonces {
     }
 
     fn bounded(most: usize, most_of_one: usize) -> Result<Self, String> {
-        let mut secret = [0; 16];
-        getrandom::fill(&mut secret).map_err(|why| why.to_string())?;
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(|why| why.to_string())?;
         Ok(Self {
-            secret,
+            salt,
             shards: Default::default(),
             most_of_shard: most / SHARDS,
             most_of_one: most_of_one / SHARDS,
@@ -96,7 +96,7 @@ impl Nonces {
     /// 32 bits of the credential and 96 of both. Two that are equal by chance, of which 2^20 entries
     /// have some 2^-56, refuse a good request and accept none.
     fn entry(&self, credential: &str, nonce: &str) -> u128 {
-        let owner = Sha256::new_with_prefix(self.secret).chain_update(credential);
+        let owner = Sha256::new_with_prefix(self.salt).chain_update(credential);
         let both = owner.clone().chain_update([0]).chain_update(nonce).finalize();
         let owner = owner.finalize();
         let high = owner.first_chunk().map_or(0, |it| u128::from(u32::from_le_bytes(*it)));
@@ -139,7 +139,8 @@ impl Hasher for Hashed {
     fn write(&mut self, _: &[u8]) {}
 
     fn write_u128(&mut self, entry: u128) {
-        self.0 = (entry >> 8) as u64;
+        let [_, middle @ .., _, _, _, _, _, _, _] = entry.to_le_bytes();
+        self.0 = u64::from_le_bytes(middle);
     }
 
     fn finish(&self) -> u64 {
@@ -179,7 +180,7 @@ mod tests {
         let fresh = first.iter().filter(|it| **it == Verdict::Fresh).count();
         assert_eq!(fresh, SHARDS * 4);
         for (nonce, verdict) in first.iter().enumerate() {
-            let again = admit(nonce as u32, 99);
+            let again = admit(u32::try_from(nonce).unwrap(), 99);
             let expected = if *verdict == Verdict::Fresh { Verdict::Replayed } else { *verdict };
             assert_eq!(again, expected);
         }

@@ -209,8 +209,8 @@ impl Document {
             "authorization_servers": self.issuers,
             "bearer_methods_supported": self.bearer_methods,
         });
-        if !self.scopes.is_empty() {
-            document["scopes_supported"] = json!(self.scopes);
+        if let Some(document) = document.as_object_mut().filter(|_| !self.scopes.is_empty()) {
+            document.insert("scopes_supported".to_owned(), json!(self.scopes));
         }
         Respond {
             status: StatusCode::OK,

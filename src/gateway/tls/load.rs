@@ -120,7 +120,7 @@ impl Loading<'_> {
         self.problems.keep(&file.place, read)
     }
 
-    fn warn(&mut self, file: &File, message: String) {
+    fn warn(&mut self, file: &File, message: &str) {
         let message = format!("{}: {message}", file.shown);
         self.warnings.push(Warning { place: file.place.clone(), message });
     }
@@ -147,14 +147,14 @@ impl Loading<'_> {
         };
         if self.scene.unix > certificate.not_after {
             let at = date(certificate.not_after);
-            self.warn(chain, format!("the certificate has expired at {at}: clients refuse it"));
+            self.warn(chain, &format!("the certificate has expired at {at}: clients refuse it"));
         } else if self.scene.unix < certificate.not_before {
             let at = date(certificate.not_before);
-            self.warn(chain, format!("the certificate is not valid before {at}"));
+            self.warn(chain, &format!("the certificate is not valid before {at}"));
         }
         if file::is_open_to_all(&key.path) {
             let message = "everybody on this machine can read the key: `chmod o-r` it";
-            self.warn(key, message.to_owned());
+            self.warn(key, message);
         }
         Some(certificate)
     }
@@ -211,7 +211,7 @@ impl Loading<'_> {
                     let at = date(list.next_update);
                     self.warn(
                         file,
-                        format!("out of date since {at}: every client certificate is refused"),
+                        &format!("out of date since {at}: every client certificate is refused"),
                     );
                 }
                 lists.push((file.shown.clone(), list.next_update));
@@ -243,7 +243,7 @@ impl Loading<'_> {
             let hint = format!("the authorities are `{shown}`");
             self.problems.add_with_hint(&first.place, message, hint);
         } else if !without.is_empty() {
-            self.warn(first, format!("no list is by `{shown}`: its certificates are refused"));
+            self.warn(first, &format!("no list is by `{shown}`: its certificates are refused"));
         }
     }
 }

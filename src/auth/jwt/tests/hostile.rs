@@ -42,7 +42,7 @@ fn with_stray_bits(text: &str) -> String {
 /// Header and claims whose length leaves bits to spare.
 fn spare(part: usize) -> String {
     let claims = |filler: &str| claims(&[("filler", &format!("\"{filler}\""))]);
-    let padded = ["", "x", "xx"].map(|it| claims(it)).into_iter().find(|it| it.len() % 3 != 0);
+    let padded = ["", "x", "xx"].map(claims).into_iter().find(|it| it.len() % 3 != 0);
     let spaces = ["", " ", "  "].map(|it| header("ES256") + it).into_iter();
     let padded_header = { spaces }.find(|it| it.len() % 3 != 0).unwrap();
     let token = sign(&padded_header, &padded.unwrap(), "ES256");
@@ -120,6 +120,7 @@ fn malleable(signature: &mut [u8]) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn signatures() -> Vec<Case> {
     use Reason::{Malformed, Wrong};
     let wrong = |what, algorithm, change: fn(&mut Vec<u8>)| -> Case {

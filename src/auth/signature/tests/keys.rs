@@ -68,7 +68,7 @@ fn a_signature_of_ed25519_has_one_form() {
     let mut larger = good.clone();
     for (byte, order) in larger[32..].iter_mut().zip(ORDER) {
         let sum = u16::from(*byte) + u16::from(order) + carry;
-        *byte = sum as u8;
+        *byte = sum.to_le_bytes()[0];
         carry = sum >> 8;
     }
     let (r, s) = good.split_at(32);

@@ -30,13 +30,13 @@ use crate::{
 
 const CALLBACK: &str = "/oauth/callback";
 const LOGOUT: &str = "/oauth/logout";
-const SESSION: Duration = Duration::from_hours(8);
+const SESSION: Duration = Duration::from_secs(8 * 60 * 60);
 const SHORTEST_SESSION: Duration = Duration::from_secs(60);
 /// Browsers keep no cookie longer than 400 days; a session that long is none.
-const LONGEST_SESSION: Duration = Duration::from_hours(30 * 24);
+const LONGEST_SESSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How old keys are taken for fresh, and how old they may get while the provider is down.
 const REFRESH: Duration = Duration::from_secs(600);
-const STALE: Duration = Duration::from_hours(24);
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of the authorization request, and not for the operator to choose.
 const OUR_PARAMETERS: [&str; 11] = [
     "response_type",
