@@ -39,6 +39,7 @@ mod support;
 mod telemetry;
 mod timeouts;
 mod tls;
+mod tls_files;
 mod upstream;
 mod upstream_faults;
 mod upstream_tls;
