@@ -68,8 +68,8 @@ fn warnings(file: &Path, gateway: &Gateway) -> String {
         hint: None,
     };
     let warnings: Vec<Diagnostic> = warnings.map(diagnostic).collect();
-    match config::load(file) {
-        Ok(loaded) if !warnings.is_empty() => diagnostic::render(&warnings, &loaded.source),
-        _ => String::new(),
+    if warnings.is_empty() {
+        return String::new();
     }
+    config::load(file).map_or_else(|_| String::new(), |it| diagnostic::render(&warnings, &it.source))
 }

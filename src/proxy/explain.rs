@@ -194,9 +194,7 @@ async fn walk(
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, &host, context.scheme, header, said);
     if let Some(rule) = &route.cache {
-        let said_cache =
-            stored(header, context, gateway.trusted_proxies.contains(request.ip), rule);
-        said.insert("cache".to_owned(), said_cache);
+        said.insert("cache".to_owned(), stored(header, context, is_trusted, rule));
     }
     let shown = HeaderValue::from_static("Bearer ...");
     let token = match &route.action {

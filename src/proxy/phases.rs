@@ -67,8 +67,8 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    fn cache_key_callback(&self, session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
-        caching::key(session, exchange)
+    fn cache_key_callback(&self, _session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
+        caching::key(exchange)
     }
 
     fn cache_vary_filter(

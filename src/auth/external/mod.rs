@@ -139,12 +139,12 @@ impl External {
             None => alone(),
         };
         let may_ask = !presented.is_suspect;
-        let mut outcome = self.ask(digest, turn, request.clone(), now, may_ask).await;
+        let mut outcome = self.ask(digest, turn, &request, now, may_ask).await;
         // A no belongs to whoever asked: it may begin a session.
         if let Outcome::Answered(decision) = &outcome
             && decision.is_of_another(turn)
         {
-            outcome = self.ask(alone(), turn, request, now, may_ask).await;
+            outcome = self.ask(alone(), turn, &request, now, may_ask).await;
         }
         self.metrics.record(question::counted(&outcome));
         match outcome {
@@ -167,12 +167,13 @@ impl External {
         &self,
         digest: Digest,
         turn: u64,
-        request: Request,
+        request: &Request,
         now: Now,
         may_ask: bool,
     ) -> Outcome<Arc<Decision>> {
         let question = || {
-            let (config, http) = (self.config.clone(), self.http.clone());
+            let (config, http, request) =
+                (self.config.clone(), self.http.clone(), request.clone());
             async move { decision::ask(&config, &http, request, turn).await }
         };
         self.memory.ask(digest, now.monotonic, may_ask, question).await

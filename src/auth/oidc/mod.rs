@@ -227,7 +227,7 @@ impl Oidc {
     }
 
     fn jar(&self, presented: &Presented<'_>) -> Jar<'_> {
-        let is_secure = Origin::of(presented).is_none_or(|origin| origin.is_secure);
+        let is_secure = origin::is_secure(presented).unwrap_or(true);
         Jar { base: &self.config.cookie, is_secure }
     }
 

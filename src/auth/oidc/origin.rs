@@ -16,10 +16,7 @@ impl Origin {
     /// a request without a host.
     #[must_use]
     pub fn of(presented: &Presented<'_>) -> Option<Self> {
-        let is_secure = presented.scheme == "https";
-        if presented.host.is_empty() || !(is_secure || is_loopback(presented.host)) {
-            return None;
-        }
+        let is_secure = is_secure(presented)?;
         let port = port(presented.request).filter(|port| *port != if is_secure { 443 } else { 80 });
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         Some(Self { text: format!("{}://{}{port}", presented.scheme, presented.host), is_secure })
@@ -41,6 +38,14 @@ impl Origin {
             (None, None) => false,
         }
     }
+}
+
+/// Whether the browser came over https; `None` where there is no [`Origin`].
+#[must_use]
+pub fn is_secure(presented: &Presented<'_>) -> Option<bool> {
+    let is_secure = presented.scheme == "https";
+    let is_fit = !presented.host.is_empty() && (is_secure || is_loopback(presented.host));
+    is_fit.then_some(is_secure)
 }
 
 /// The port in `:authority` or `Host`; both were checked before they came here.

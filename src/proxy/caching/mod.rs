@@ -57,6 +57,8 @@ static OVERRIDES: [HeaderName; 3] = [
 pub struct Caching {
     pub control: control::Request,
     label: Label,
+    /// What Pingora is told to look the response up by, until it has asked for it.
+    key: Option<CacheKey>,
     /// When the upstream was asked.
     asked: SystemTime,
     /// The head of a 304 that the upstream answered.
@@ -83,6 +85,7 @@ pub fn enable(session: &mut Session, exchange: &mut Exchange, store: &'static St
     exchange.caching = Some(Box::new(Caching {
         control,
         label,
+        key: None,
         asked: SystemTime::now(),
         validated: None,
         chosen: None,
@@ -97,6 +100,9 @@ pub fn enable(session: &mut Session, exchange: &mut Exchange, store: &'static St
     if store.is_known_large(&key) {
         refuse(exchange, "too-large");
         return;
+    }
+    if let Some(caching) = &mut exchange.caching {
+        caching.key = Some(key);
     }
     let mut overrides = CacheOptionOverrides::default();
     overrides.wait_timeout = Some(LOCK_WAIT);
@@ -158,17 +164,13 @@ fn port(request: &Parts) -> &str {
     if port.bytes().all(|it| it.is_ascii_digit()) { port } else { "" }
 }
 
-/// What Pingora looks a response up by.
+/// What Pingora looks a response up by. It asks once, and only after [`enable`] has made it.
 ///
 /// # Errors
-/// Never for a route with a rule.
-pub fn key(session: &Session, exchange: &Exchange) -> Result<CacheKey> {
-    let rule = exchange.route.as_ref().and_then(|it| it.cache.clone());
-    let Some(rule) = rule else {
-        return Error::e_explain(pingora::ErrorType::InternalError, "a route without a cache rule");
-    };
-    let is_trusted = exchange.is_peer_trusted(session);
-    Ok(key_of(session.req_header(), &exchange.context, is_trusted, &rule))
+/// There is none, which would be a mistake of ours.
+pub fn key(exchange: &mut Exchange) -> Result<CacheKey> {
+    let key = exchange.caching.as_mut().and_then(|it| it.key.take());
+    key.ok_or_else(|| Error::explain(pingora::ErrorType::InternalError, "no cache key was made"))
 }
 
 /// Which variant answers this request; none where the response does not vary.
