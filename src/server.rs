@@ -6,6 +6,7 @@
 
 mod accept;
 mod control;
+mod descriptors;
 mod signals;
 
 use std::{

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::DirBuilderExt,
     thread,
     time::Duration,
 };
@@ -36,9 +37,8 @@ fn prepare() -> std::io::Result<Demo> {
     let echo = TcpListener::bind("127.0.0.1:0")?;
     let upstream = echo.local_addr()?;
     thread::Builder::new().name("echo".to_owned()).spawn(move || serve_echo(&echo))?;
-    let folder = std::env::temp_dir().join(format!("tollgate-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
     let (secret, hash) = key::generate().map_err(std::io::Error::other)?;
+    let folder = own_folder()?;
     let key = secret.expose();
     let file = folder.join("tollgate.yaml");
     let config = include_str!("demo.yaml")
@@ -65,6 +65,16 @@ fn prepare() -> std::io::Result<Demo> {
          Ctrl-C stops it.\n"
     );
     Ok(Demo { folder, guide })
+}
+
+/// A new folder that nobody else may look into or has made before us: what is in it is applied.
+fn own_folder() -> std::io::Result<std::path::PathBuf> {
+    let mut random = [0_u8; 8];
+    getrandom::fill(&mut random).map_err(|why| std::io::Error::other(why.to_string()))?;
+    let name = format!("tollgate-demo-{:016x}", u64::from_le_bytes(random));
+    let folder = std::env::temp_dir().join(name);
+    std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+    Ok(folder)
 }
 
 /// A small HTTP/1.1 server that answers with the request it got: enough for curl and one's own eyes,

@@ -61,6 +61,8 @@ pub struct Gateway {
     pub own_cookies: Box<[crate::auth::oidc::cookie::Base]>,
     /// Query parameters that carry keys: masked in the log.
     pub secret_parameters: Box<[Arc<str>]>,
+    /// Headers of their own that carry keys or tokens: masked in what is explained.
+    pub secret_headers: Box<[http::HeaderName]>,
 }
 
 /// What only a new process can change: a reload that differs here is refused.

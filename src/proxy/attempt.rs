@@ -8,7 +8,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{exchange::Exchange, reply};
+use super::{cause, exchange::Exchange, reply};
 use crate::{
     flow::{
         clock,
@@ -292,9 +292,10 @@ fn report(exchange: &mut Exchange, outcome: Outcome) {
 /// client is gone or has part of another answer already.
 pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Error) -> u16 {
     let rejection = verdict(exchange, error);
-    exchange.cause = Some(error.to_string());
+    let cause = cause::said(error);
+    exchange.cause = Some(cause.clone());
     let Some(mut rejection) = rejection else { return 0 };
-    rejection.cause.get_or_insert_with(|| error.to_string());
+    rejection.cause.get_or_insert(cause);
     if session.response_written().is_some_and(|it| !it.status.is_informational()) {
         exchange.refused = Some(rejection.code);
         return 0;

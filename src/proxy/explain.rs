@@ -7,7 +7,7 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward, tls};
+use super::{admit, caching, client_addr, forward, record, tls};
 use crate::{
     auth::Purpose,
     cache,
@@ -124,6 +124,12 @@ fn build(request: &Request) -> Result<RequestHeader, String> {
     let method = Method::from_bytes(request.method.as_bytes())
         .map_err(|_| format!("`{}` is not a method", request.method.escape_debug()))?;
     let (authority, target) = match request.url.split_once("://") {
+        Some((scheme, _)) if !matches!(scheme, "http" | "https") => {
+            return Err(format!("`{}` is not an http or https URL", request.url.escape_debug()));
+        }
+        None if !request.url.starts_with(['/', '*']) => {
+            return Err(format!("`{}` is not a URL or a path", request.url.escape_debug()));
+        }
         Some((_, rest)) => {
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             let (authority, target) = rest.split_at(end);
@@ -214,7 +220,7 @@ async fn walk(
     });
     changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
     if said.contains_key("upstream") {
-        said.insert("upstream_request".to_owned(), sent(header));
+        said.insert("upstream_request".to_owned(), sent(header, gateway));
     }
     Ok(())
 }
@@ -351,11 +357,14 @@ fn act(route: &Route, host: &str, scheme: &str, header: &Parts, said: &mut Said)
     }
 }
 
-fn sent(header: &RequestHeader) -> Value {
-    let line = format!("{} {}", header.method, header.uri);
+/// Credentials are masked: a route may pass them on, and the output may be shown to others.
+fn sent(header: &RequestHeader, gateway: &Gateway) -> Value {
+    let target = header.uri.to_string();
+    let line = format!("{} {}", header.method, record::mask_url(gateway, target.as_bytes()));
     let headers = header.headers.iter().map(|(name, value)| {
         let text = String::from_utf8_lossy(value.as_bytes());
-        let is_secret = *name == header::AUTHORIZATION || *name == header::COOKIE;
+        let is_secret = [header::AUTHORIZATION, header::COOKIE].contains(name)
+            || gateway.secret_headers.contains(name);
         json!(format!("{name}: {}", if is_secret { "…" } else { &text }))
     });
     std::iter::once(json!(line)).chain(headers).collect()

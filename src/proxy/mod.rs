@@ -5,6 +5,7 @@ pub mod admit;
 pub mod attempt;
 pub mod body;
 pub mod caching;
+mod cause;
 pub mod chunked;
 pub mod client_addr;
 pub mod connection;

@@ -155,7 +155,7 @@ fn mask<'a>(gateway: &Gateway, query: &'a str) -> Cow<'a, str> {
 }
 
 /// A URL with the values of keys taken out: a page whose own URL holds a key names it in `Referer`.
-fn mask_url<'a>(gateway: &Gateway, url: &'a [u8]) -> Cow<'a, str> {
+pub(super) fn mask_url<'a>(gateway: &Gateway, url: &'a [u8]) -> Cow<'a, str> {
     let url = String::from_utf8_lossy(url);
     match url.split_once('?') {
         Some((before, query)) => match mask(gateway, query) {

@@ -13,7 +13,7 @@ use pingora::{apps::ServerApp, protocols::Stream, proxy::HttpProxy, server::Shut
 use prometheus::IntGauge;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use super::{Process, control::Controls};
+use super::{Process, control::Controls, descriptors::Reserve};
 use crate::{
     admin::Admin,
     flow::rejection::Rejection,
@@ -31,6 +31,9 @@ use crate::{
 
 /// Connections that wait in the kernel until a worker accepts them.
 const BACKLOG: i32 = 4096;
+
+/// Between two looks for a free descriptor.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// TLS handshakes under way at a time; beyond, the oldest ends. Each holds some 15 KiB.
 const HANDSHAKES: usize = 1024;
@@ -57,6 +60,7 @@ pub struct Connections {
     open: AtomicUsize,
     by_listener: Vec<IntGauge>,
     is_exhausted: AtomicBool,
+    reserve: Reserve,
     handshakes: Arc<Crowd>,
 }
 
@@ -67,6 +71,7 @@ impl Connections {
             open: AtomicUsize::new(0),
             by_listener: listeners.map(|it| metrics.connections(&it.name)).collect(),
             is_exhausted: AtomicBool::new(false),
+            reserve: Reserve::read(),
             handshakes: Crowd::new(HANDSHAKES),
         }
     }
@@ -75,7 +80,7 @@ impl Connections {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Whether the last attempt to accept failed for want of a descriptor or memory.
+    /// Whether no more connections are accepted for want of descriptors or memory.
     pub fn is_exhausted(&self) -> bool {
         self.is_exhausted.load(Ordering::Acquire)
     }
@@ -207,16 +212,22 @@ impl Loop {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    self.process.connections.is_exhausted.store(false, Ordering::Release);
+                    let is_last = self.process.connections.reserve.is_reached_by(&stream);
+                    if !is_last {
+                        self.process.connections.is_exhausted.store(false, Ordering::Release);
+                    }
                     let open = Open::new(self.process.clone(), self.listener);
                     let edge = Edge { open, is_h2c: self.is_h2c, proxy: self.proxy.clone() };
-                    let (http, draining) = (self.http.clone(), draining.clone());
+                    let (http, is_draining) = (self.http.clone(), draining.clone());
                     connections.spawn(async move {
                         let Some(stream) = edge.open(into_socket(stream, peer), peer).await else {
                             return;
                         };
-                        connection::serve(stream, &http, &edge, &draining).await;
+                        connection::serve(stream, &http, &edge, &is_draining).await;
                     });
+                    if is_last {
+                        wait_for_descriptors(&self.process, &socket, &draining).await;
+                    }
                 }
                 Err(why) => refused(&self.process, &why).await,
             }
@@ -234,10 +245,27 @@ async fn refused(process: &Process, why: &std::io::Error) {
         why.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
     ) {
-        if !process.connections.is_exhausted.swap(true, Ordering::AcqRel) {
-            log::error!("no new connection can be accepted: {why}");
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        exhausted(process, why);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn exhausted(process: &Process, why: &dyn std::fmt::Display) {
+    if !process.connections.is_exhausted.swap(true, Ordering::AcqRel) {
+        log::error!("no new connection can be accepted: {why}");
+    }
+}
+
+/// Lets further connections wait in the kernel until some are gone.
+async fn wait_for_descriptors(
+    process: &Process,
+    socket: &tokio::net::TcpListener,
+    draining: &ShutdownWatch,
+) {
+    process.reloader.shared().metrics.accept_errors().inc();
+    exhausted(process, &"the file descriptors are used up but for a few");
+    while process.connections.reserve.is_next(socket) && !*draining.borrow() {
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -272,7 +300,7 @@ pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, draini
                     app.process_new(Box::new(into_socket(stream, peer)), &draining).await;
                 });
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }

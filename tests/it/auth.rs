@@ -10,6 +10,7 @@ upstreams: {up: {endpoints: [{url: $UP}]}}
 authenticators:
   query:
     api_key: {header: X-Other-Key, bearer: false, query: access}
+  only_query: {api_key: {header: none, bearer: false, query: access}}
 consumers:
   acme:
     groups: [partners, eu]
@@ -23,6 +24,7 @@ consumers:
 routes:
   - {id: keys, match: {paths: [/keys]}, auth: [api_key], upstream: up}
   - {id: query, match: {paths: [/query]}, auth: [query], upstream: up}
+  - {id: only-query, match: {paths: [/only-query]}, auth: [only_query], upstream: up}
   - {id: basic, match: {paths: [/basic]}, auth: [basic], upstream: up}
   - {id: either, match: {paths: [/either]}, auth: [api_key, basic], upstream: up}
   - {id: passed, match: {paths: [/passed]}, auth: [api_key, basic, query], pass_credentials: true, upstream: up}
@@ -70,6 +72,17 @@ fn every_live_key_of_a_consumer_works_in_each_place() {
             assert_eq!(seen.header("x-consumer-username"), Some(consumer));
             assert_eq!(seen.header("x-credential-identifier"), Some(credential));
         }
+    }
+}
+
+#[test]
+fn a_header_that_is_turned_off_holds_no_key() {
+    let upstream = Upstream::saying("ok");
+    let gateway = guarded(&upstream);
+    let key = key("now");
+    assert_eq!(gateway.get(&format!("/only-query?access={key}")).status(), 200);
+    for name in ["X-API-Key", "none", "X-Other-Key"] {
+        assert_unauthorised(&gateway.get("/only-query").header(name, &key).send());
     }
 }
 

@@ -109,6 +109,10 @@ fn explain_says_what_would_happen() {
         }
         assert!(!exit.said().contains(&key("one")), "a secret in {exit:?}");
     }
+    for url in ["", "ftp://a.test/ping", "a.test/ping", "?x"] {
+        let exit = run(&good(), &["explain", "-c", "c.yaml", "GET", url]);
+        assert_eq!(exit.code, Some(2), "{url}: {exit:?}");
+    }
     let all = ["explain", "-c", "c.yaml", "--json", "GET", "http://a.test/ping"];
     let exit = run(&good(), &all);
     let json: serde_json::Value = serde_json::from_str(&exit.stdout).unwrap();

@@ -2,6 +2,7 @@
 use std::{
     fs::{self, File},
     net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
 };
 
@@ -28,10 +29,12 @@ fn the_demo_prints_lines_that_work() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
     let stdout = folder.path().join("stdout");
     let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .arg("run")
         .current_dir(folder.path())
+        .env("TMPDIR", temporary.path())
         .stdin(Stdio::null())
         .stdout(File::create(&stdout).unwrap())
         .stderr(File::create(folder.path().join("stderr")).unwrap())
@@ -52,6 +55,9 @@ fn the_demo_prints_lines_that_work() {
     let target = if target.is_empty() { "/" } else { target };
     let asked = |key: &str| Request::new(http, "GET", target).header("X-API-Key", key);
     assert_eq!(asked(key).status(), 200, "{said}");
+    let made = fs::read_dir(temporary.path()).unwrap().next().unwrap().unwrap();
+    let mode = made.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "what is written there is applied");
     assert_eq!(Request::new(http, "GET", target).status(), 401, "{said}");
     wait_until("the limit of the demo is reached", || asked(key).status() == 429);
     assert_eq!(Request::new(admin, "POST", "/api/reload").status(), 200);

@@ -53,6 +53,18 @@ fn an_upstream_that_frames_wrongly_is_502() {
 }
 
 #[test]
+fn what_an_upstream_sent_is_not_in_the_log() {
+    let bytes =
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: session=hunter2\r\nX-A: a\rb\r\nContent-Length: 0\r\n\r\n";
+    let upstream = dying_after(bytes);
+    let gateway = plain(&upstream);
+    gateway.get("/").send().assert_problem(502, "upstream_failed");
+    let line = gateway.access_log(1).remove(0);
+    assert!(line["cause"].as_str().unwrap().contains("InvalidHTTPHeader"), "{line}");
+    assert!(!line.to_string().contains("hunter2"), "{line}");
+}
+
+#[test]
 fn a_switch_of_protocols_nobody_asked_for_is_502() {
     let bytes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
     let upstream = Upstream::start(|_| Behaviour::Raw(bytes.to_vec()));

@@ -5,6 +5,7 @@ use ahash::AHashMap;
 use http::{HeaderName, HeaderValue, header};
 
 use super::{
+    authenticators::api_key,
     consumers::{Identities, scope},
     words::{choice_or, name, unknown},
 };
@@ -228,8 +229,23 @@ fn challenges(
     authenticators.iter().filter_map(challenge).collect()
 }
 
+/// The headers besides `Authorization` that credentials may come in.
+pub(super) fn secret_headers<'a>(
+    raw: &raw::Config,
+    authenticators: impl IntoIterator<Item = &'a Arc<Authenticator>>,
+) -> Box<[HeaderName]> {
+    let header = |it| match it {
+        Place::Elsewhere(Source::Header(name)) => Some(name),
+        _ => None,
+    };
+    places(raw, authenticators).into_iter().filter_map(header).collect()
+}
+
 /// Where the credentials stand that these authenticators take.
-pub(super) fn places(raw: &raw::Config, authenticators: &[Arc<Authenticator>]) -> Box<[Place]> {
+pub(super) fn places<'a>(
+    raw: &raw::Config,
+    authenticators: impl IntoIterator<Item = &'a Arc<Authenticator>>,
+) -> Box<[Place]> {
     let mut places = Vec::new();
     let none = raw::Authenticator::default();
     for authenticator in authenticators {
@@ -239,7 +255,8 @@ pub(super) fn places(raw: &raw::Config, authenticators: &[Arc<Authenticator>]) -
             Method::ApiKey(_) => {
                 let key = declared.api_key.clone().unwrap_or_default();
                 let header = key.header.as_ref().map_or("x-api-key", |it| &it.0);
-                places.extend(elsewhere(Some(header), None, None));
+                let header = Some(header).filter(|it| *it != api_key::NONE);
+                places.extend(elsewhere(header, None, None));
                 places.extend(elsewhere(None, key.query.as_ref().map(|it| &*it.0), None));
                 if key.bearer.unwrap_or(true) {
                     places.push(Place::Authorization(Scheme::Key));

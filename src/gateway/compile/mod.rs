@@ -105,6 +105,7 @@ pub fn compile(
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
+        secret_headers: access::secret_headers(raw, authenticators.by_name.values()),
     })
 }
 

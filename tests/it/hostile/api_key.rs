@@ -10,7 +10,7 @@ pub struct Keys {
 const CONFIG: &str = "
 upstreams: {up: {endpoints: [{url: $UP}]}}
 authenticators:
-  query: {api_key: {header: null, bearer: false, query: access}}
+  query: {api_key: {header: none, bearer: false, query: access}}
 consumers:
   acme:
     api_keys: [{id: now, hash: '$NOW'}, {id: old, hash: '$OLD', expires: 2020-01-01T00:00:00Z}]

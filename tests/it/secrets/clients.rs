@@ -12,7 +12,7 @@ upstreams:
   down: {endpoints: [{url: 'http://127.0.0.1:1'}], retry: {attempts: 1, on: [connect]}}
   slow: {endpoints: [{url: $SLOW}], timeouts: {read: 100ms}, retry: {attempts: 1, on: [timeout]}}
 authenticators:
-  query: {api_key: {header: null, bearer: false, query: access}}
+  query: {api_key: {header: none, bearer: false, query: access}}
 consumers:
   acme:
     api_keys: [{id: now, hash: '$KEY'}, {id: old, hash: '$OLD', expires: 2020-01-01T00:00:00Z}]

@@ -8,6 +8,9 @@ use crate::{
     diagnostic::{Path, Problems},
 };
 
+/// In place of the name of a header: keys do not come in one.
+pub(in crate::gateway::compile) const NONE: &str = "none";
+
 pub(super) fn compile(
     raw: &raw::ApiKey,
     scene: &Scene<'_>,
@@ -17,6 +20,8 @@ pub(super) fn compile(
     let mut config = api_key::Config::default();
     if let Some(Word(header)) = &raw.header {
         match HeaderName::from_bytes(header.as_bytes()) {
+            // YAML's `null` is a key that is not written, and so the default.
+            Ok(header) if header == NONE => config.header = None,
             Ok(header) if header == http::header::AUTHORIZATION => {
                 problems.add_with_hint(
                     &at.key("header"),
@@ -36,6 +41,10 @@ pub(super) fn compile(
     if config.query.as_deref() == Some("") {
         problems.add(&at.key("query"), "the name of a query parameter is needed");
         return None;
+    }
+    if config.header.is_none() && !config.bearer && config.query.is_none() {
+        problems
+            .add(at, "a key is looked for nowhere: not in a header, a bearer token or the query");
     }
     Some(Method::ApiKey(api_key::ApiKey::new(config, scene.keys.clone())).into())
 }

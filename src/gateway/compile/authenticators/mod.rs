@@ -1,5 +1,5 @@
 //! `authenticators`: the methods by name. One file a method; what each needs is in [`Scene`].
-mod api_key;
+pub(super) mod api_key;
 mod basic;
 mod external;
 mod introspection;

@@ -1,4 +1,6 @@
 //! Who is known and may not: by address, group, scope and expression; and what is only reported.
+mod claims;
+
 use serde_json::Value;
 
 use crate::support::{
@@ -365,6 +367,23 @@ fn explain_names_the_check_that_fails() {
     let cause = "ip.allow: 203.0.113.1 is in none of its networks";
     assert_eq!((&said["cause"], code), (&cause.into(), Some(3)));
     assert!(!said.to_string().contains(&key("acme")), "{said}");
+}
+
+#[test]
+fn explain_shows_no_credential_that_is_passed_on() {
+    let upstream = Upstream::saying("ok");
+    let gateway = start(REPORT, &upstream);
+    let config = gateway.config_file();
+    let file = config.display().to_string();
+    let key = key("acme");
+    let (header, url) = (format!("X-Key: {key}"), format!("/passed?page=2&key={key}"));
+    for arguments in [["/passed", "-H", &*header], [&*url, "-H", "X-Other: 1"]] {
+        let all = [&["explain", "-c", &file, "GET"][..], &arguments].concat();
+        let exit = run_tollgate(config.parent().unwrap(), &all);
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        assert!(exit.stdout.contains("consumer: acme"), "{exit:?}");
+        assert!(!exit.stdout.contains(&key), "{exit:?}");
+    }
 }
 
 #[test]
