@@ -40,6 +40,7 @@ mod oidc;
 mod pages;
 mod provider;
 mod reload;
+mod proxy_protocol;
 mod routing;
 mod secrets;
 mod signature;
