@@ -73,7 +73,7 @@ raw! {
         keepalive_requests: u64,
         auth_failures: u64,
     }
-    Listener { name: Word, address: Word, h2c: bool, tls: ListenerTls }
+    Listener { name: Word, address: Word, h2c: bool, proxy_protocol: bool, tls: ListenerTls }
     ListenerTls {
         certificates: Vec<Certificate>,
         min_version: Word,

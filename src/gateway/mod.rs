@@ -79,6 +79,8 @@ pub struct Listener {
     pub name: Arc<str>,
     pub address: SocketAddr,
     pub is_h2c: bool,
+    /// Whether trusted proxies begin with the PROXY protocol.
+    pub has_proxy_protocol: bool,
 }
 
 pub struct Admin {

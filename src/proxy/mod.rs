@@ -15,6 +15,7 @@ pub mod forward;
 pub mod guarded;
 pub mod head;
 pub mod phases;
+pub mod proxy_protocol;
 pub mod record;
 pub mod reply;
 pub mod socket;

@@ -43,6 +43,22 @@ impl Socket {
         Self { tcp, unread: BytesMut::new(), pending: BytesMut::new(), digest: Arc::new(digest) }
     }
 
+    /// Takes the addresses that a trusted proxy says: from now on it is `client` who is the other end.
+    pub fn stands_for(&mut self, client: SocketAddr, destination: Option<SocketAddr>) {
+        let digest = SocketDigest::from_raw_fd(self.tcp.as_raw_fd());
+        let _ = digest.peer_addr.set(Some(client.into()));
+        if let Some(destination) = destination {
+            let _ = digest.local_addr.set(Some(destination.into()));
+        }
+        self.digest = Arc::new(digest);
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.digest.peer_addr()?.as_inet().copied()
+    }
+
     /// Puts bytes back that were read: they are read again before any other.
     pub fn rewind(&mut self, bytes: &[u8]) {
         let mut all = BytesMut::with_capacity(bytes.len() + self.unread.len());

@@ -22,7 +22,7 @@ use crate::{
         admit, connection,
         head::Refusal,
         phases::Proxy,
-        record, reply,
+        proxy_protocol, record, reply,
         socket::Socket,
         tls::{self, Crowd},
     },
@@ -35,7 +35,8 @@ const BACKLOG: i32 = 4096;
 /// Between two looks for a free descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// TLS handshakes under way at a time; beyond, the oldest ends. Each holds some 15 KiB.
+/// TLS handshakes under way at a time; beyond, the oldest ends. One that stops within its
+/// hello holds 16 KiB, all counted.
 const HANDSHAKES: usize = 1024;
 
 /// # Errors
@@ -116,16 +117,19 @@ struct Edge {
     /// Counts the connection for as long as it is served.
     open: Open,
     is_h2c: bool,
+    has_proxy_protocol: bool,
     proxy: Proxy,
 }
 
 impl Edge {
-    /// The connection, once TLS is settled where the listener speaks it.
-    async fn open(&self, socket: Socket, client: SocketAddr) -> Option<Stream> {
+    /// The connection, once it is known whose it is and TLS is settled, where the listener asks for that.
+    async fn open(&self, socket: Socket) -> Option<Stream> {
         let listener = self.open.listener;
+        let patience = self.proxy.live.load().edge.header_timeout;
+        let socket = self.introduced(socket, patience).await?;
         let tls = self.proxy.live.load().tls.get(listener).and_then(Clone::clone);
         let Some(tls) = tls else { return Some(Box::new(socket)) };
-        let patience = self.proxy.live.load().edge.header_timeout;
+        let client = socket.peer();
         let crowd = &self.open.process.connections.handshakes;
         // Boxed: what a handshake needs on the stack is not needed for as long as the connection lives.
         match Box::pin(tls::accept(socket, &tls, listener, patience, crowd)).await {
@@ -136,12 +140,27 @@ impl Edge {
                 None
             }
             Err(tls::Failed::Ended(outcome)) => {
-                if outcome.is_certificate() {
+                if let Some(client) = client.filter(|_| outcome.is_certificate()) {
                     record::refused_certificate(&self.proxy, outcome, client.ip().to_canonical());
                 }
                 None
             }
         }
+    }
+
+    /// The socket, with the client's address where a trusted proxy says it. A client that came without
+    /// one is served as it is: what it says of itself is no header of the protocol but a bad request.
+    async fn introduced(&self, socket: Socket, patience: Duration) -> Option<Socket> {
+        let is_trusted = |it: SocketAddr| self.proxy.live.load().trusted_proxies.contains(it.ip());
+        if !self.has_proxy_protocol || !socket.peer().is_some_and(is_trusted) {
+            return Some(socket);
+        }
+        let accepted = tokio::time::timeout(patience, proxy_protocol::accept(socket)).await;
+        let Ok(Ok(socket)) = accepted else {
+            self.proxy.metrics.proxy_protocol_errors().inc();
+            return None;
+        };
+        Some(socket)
     }
 }
 
@@ -175,6 +194,7 @@ impl connection::Edge for Edge {
 pub(super) struct Loop {
     listener: usize,
     is_h2c: bool,
+    has_proxy_protocol: bool,
     socket: TcpListener,
     process: Arc<Process>,
     http: Arc<HttpProxy<Proxy>>,
@@ -191,7 +211,8 @@ impl Loop {
     ) -> Self {
         let listeners = &process.gateway().process.listeners;
         let number = listeners.iter().position(|it| it.name == listener.name).unwrap_or(0);
-        Self { listener: number, is_h2c: listener.is_h2c, socket, process, http, proxy }
+        let Listener { is_h2c, has_proxy_protocol, .. } = *listener;
+        Self { listener: number, is_h2c, has_proxy_protocol, socket, process, http, proxy }
     }
 
     async fn run(self, mut draining: ShutdownWatch) {
@@ -217,10 +238,15 @@ impl Loop {
                         self.process.connections.is_exhausted.store(false, Ordering::Release);
                     }
                     let open = Open::new(self.process.clone(), self.listener);
-                    let edge = Edge { open, is_h2c: self.is_h2c, proxy: self.proxy.clone() };
+                    let edge = Edge {
+                        open,
+                        is_h2c: self.is_h2c,
+                        has_proxy_protocol: self.has_proxy_protocol,
+                        proxy: self.proxy.clone(),
+                    };
                     let (http, is_draining) = (self.http.clone(), draining.clone());
                     connections.spawn(async move {
-                        let Some(stream) = edge.open(into_socket(stream, peer), peer).await else {
+                        let Some(stream) = edge.open(into_socket(stream, peer)).await else {
                             return;
                         };
                         connection::serve(stream, &http, &edge, &is_draining).await;

@@ -39,6 +39,7 @@ mod mtls;
 mod oidc;
 mod pages;
 mod provider;
+mod proxy_protocol;
 mod reload;
 mod routing;
 mod secrets;

@@ -64,6 +64,11 @@ impl Rig {
     }
 
     #[track_caller]
+    fn wait_failed(&self, reason: &str, count: f64) {
+        wait_until(&format!("{count} x {reason}"), || self.failed(reason) == count);
+    }
+
+    #[track_caller]
     fn assert_served(&self) {
         let response = self.client().get(self.address(), "a.test");
         assert_eq!(response.map(|it| it.status), Ok(200));
@@ -116,7 +121,7 @@ fn the_certificate_is_chosen_by_the_name_asked_for() {
     // The first is shown, and the client does not take it.
     check("y.x.b.test", None);
     check("unknown.test", None);
-    wait_until("the clients' alerts", || rig.failed("alert") == 2.0);
+    rig.wait_failed("alert", 2.0);
     // Without a name the first is shown.
     let nameless = rig.client().without_sni().connect(rig.address(), "first.test");
     assert!(nameless.is_ok(), "{nameless:?}");
@@ -138,7 +143,7 @@ fn versions_below_the_least_are_refused() {
     let old = Client::trusting(&[&rig.authority], &[&TLS12]);
     let refused = old.get(rig.address(), "a.test").unwrap_err();
     assert!(refused.contains("ProtocolVersion"), "{refused}");
-    assert_eq!(rig.failed("version"), 1.0);
+    rig.wait_failed("version", 1.0);
     let rig = Rig::plain();
     let old = Client::trusting(&[&rig.authority], &[&TLS12]);
     assert_eq!(old.get(rig.address(), "a.test").map(|it| it.status), Ok(200));
@@ -165,7 +170,7 @@ fn alpn_chooses_the_protocol() {
     for (rig, offered) in [(&both, &["h3"][..]), (&one, &["h2"])] {
         let refused = rig.client().alpn(offered).get(rig.address(), "a.test").unwrap_err();
         assert!(refused.contains("NoApplicationProtocol"), "{refused}");
-        assert_eq!(rig.failed("incompatible"), 1.0);
+        rig.wait_failed("incompatible", 1.0);
     }
 }
 
@@ -410,7 +415,7 @@ fn http_without_tls_is_told_so() {
         assert!(response.text().contains("https"), "{}", response.text());
         connection.assert_closes();
     }
-    assert_eq!(rig.failed("plaintext"), 3.0);
+    rig.wait_failed("plaintext", 3.0);
     assert_eq!(rig.upstream.count(), 0);
 }
 
@@ -434,7 +439,7 @@ fn a_handshake_that_does_not_come_to_an_end_is_given_up() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(start.elapsed() < HANG / 2, "{:?}", start.elapsed());
-    wait_until("four timeouts", || rig.failed("timeout") == 4.0);
+    rig.wait_failed("timeout", 4.0);
     rig.assert_served();
 }
 

@@ -7,7 +7,9 @@ use std::{
     thread,
 };
 
-use crate::support::{Authority, Client, Gateway, Request, Signed, Upstream, wait_until};
+use crate::support::{
+    Authority, Client, Gateway, Request, Signed, Upstream, run_tollgate, wait_until,
+};
 
 const YAML: &str = "
 listeners: [{name: https, address: $HTTP, tls: {certificates: [$CERT], $MORE}}]
@@ -174,6 +176,40 @@ fn expiry_and_state_can_be_watched() {
     let labels = [("listener", "https"), ("certificate", file)];
     let expires = rig.gateway.metric("tollgate_tls_certificate_expiry_seconds", &labels);
     assert_eq!(expires, 67_090_118_400.0);
+}
+
+#[test]
+fn check_warns_of_what_should_not_stay_so() {
+    let authority = Authority::new();
+    let old = authority.sign_with("a.test", |it| it.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = "version: 1
+listeners:
+  - {name: https, address: 127.0.0.1:1, tls: {certificates: [$CERT]}}
+routes: [{id: all, match: {paths: [/*]}, public: true, respond: {status: 200}}]
+";
+    let write = |signed: &Signed, mode: u32| {
+        let yaml = yaml.replace("$CERT", &authority.pair("old", signed));
+        std::fs::write(folder.path().join("c.yaml"), &yaml).unwrap();
+        let key = yaml.split("key: '").nth(1).unwrap().split('\'').next().unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(key, mode).unwrap();
+        let exit = run_tollgate(folder.path(), &["check", "-c", "c.yaml"]);
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        assert!(exit.stdout.contains("ok, revision"), "{exit:?}");
+        exit.stderr
+    };
+    let said = write(&old, 0o644);
+    for text in [
+        "c.yaml:3:",
+        "listeners[0].tls.certificates[0].cert: warning: ",
+        "the certificate has expired at 2020-01-01T00:00:00Z",
+        "listeners[0].tls.certificates[0].key: warning: ",
+        "everybody on this machine can read the key",
+    ] {
+        assert!(said.contains(text), "{text} is missing in {said}");
+    }
+    assert_eq!(write(&authority.sign("a.test"), 0o600), "");
 }
 
 /// Two listeners that ask different things of their clients are two doors: what one has let in does

@@ -188,7 +188,17 @@ fn listeners(
         if !addresses.insert(address) && address.port() != 0 {
             problems.add(&at.key("address"), format!("{address} is another listener's already"));
         }
-        compiled.push(Listener { name: label, address, is_h2c: listener.h2c.unwrap_or(false) });
+        let has_proxy_protocol = listener.proxy_protocol.unwrap_or(false);
+        let trusted = raw.server.as_ref().and_then(|it| it.trusted_proxies.as_ref());
+        if has_proxy_protocol && trusted.is_none_or(Vec::is_empty) {
+            problems.add_with_hint(
+                &at.key("proxy_protocol"),
+                "the PROXY protocol is believed of trusted proxies, and there is none",
+                "name them: `server: {trusted_proxies: [10.0.0.0/8]}`",
+            );
+        }
+        let is_h2c = listener.h2c.unwrap_or(false);
+        compiled.push(Listener { name: label, address, is_h2c, has_proxy_protocol });
         all_tls.push(tls);
     }
     (compiled, all_tls)

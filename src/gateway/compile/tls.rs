@@ -1,7 +1,7 @@
 //! `listeners[].tls`.
 use std::{path::Path as FilePath, sync::Arc};
 
-use super::words::{choice_or, unknown};
+use super::words::choice_or;
 use crate::{
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
@@ -110,7 +110,11 @@ fn alpn(raw: &raw::ListenerTls, at: &Path, problems: &mut Problems) -> Vec<&'sta
                 problems.add(&at, format!("`{protocol}` stands in this list already"));
             }
             Some(protocol) => protocols.push(*protocol),
-            None => unknown(word, "protocol", &ALPN, &at, problems),
+            None => problems.add_with_hint(
+                &at,
+                format!("`{}` is not a protocol of ours", word.escape_debug()),
+                "there is `h2`, which is HTTP/2, and `http/1.1`",
+            ),
         }
     }
     protocols

@@ -56,8 +56,10 @@ impl ResolvesServerCert for Table {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
         let is_fit = |it: &&Certificate| it.key.key.choose_scheme(schemes).is_some();
-        let mut candidates = self.candidates(hello.server_name());
-        candidates.find(is_fit).map(|it| it.key.clone())
+        let name = hello.server_name();
+        // With none that fits the handshake fails by the right alert: no signature in common.
+        let chosen = self.candidates(name).find(is_fit).or_else(|| self.candidates(name).next());
+        chosen.map(|it| it.key.clone())
     }
 }
 

@@ -55,6 +55,7 @@ pub async fn accept(
     crowd: &Arc<Crowd>,
 ) -> Result<Stream, Failed> {
     let deadline = Instant::now() + patience;
+    let mut to_be_told = None;
     let result = match timeout_at(deadline, first(&mut socket)).await {
         Err(_) => Err(Failed::Ended(HandshakeOutcome::Timeout)),
         Ok(None) => Err(Failed::Ended(HandshakeOutcome::Closed)),
@@ -63,7 +64,10 @@ pub async fn accept(
         // Whatever else it is, TLS says what is wrong with it.
         Ok(Some(_)) => {
             let current = tls.current().clone();
-            shake(socket, current, listener, deadline, crowd).await.map_err(Failed::Ended)
+            shake(socket, current, listener, deadline, crowd).await.map_err(|(outcome, socket)| {
+                to_be_told = socket;
+                Failed::Ended(outcome)
+            })
         }
     };
     tls.metrics.handshakes.record(match &result {
@@ -71,6 +75,9 @@ pub async fn accept(
         Err(Failed::Plaintext(_)) => HandshakeOutcome::Plaintext,
         Err(Failed::Ended(outcome)) => *outcome,
     });
+    if let Some(socket) = to_be_told {
+        farewell(socket).await;
+    }
     result
 }
 
@@ -87,32 +94,30 @@ async fn first(socket: &mut Socket) -> Option<u8> {
     read.filled().first().copied()
 }
 
+/// What failed, and the socket where an alert waits in it.
 async fn shake(
     socket: Socket,
     current: Arc<Loaded>,
     listener: usize,
     deadline: Instant,
     crowd: &Arc<Crowd>,
-) -> Result<Stream, HandshakeOutcome> {
+) -> Result<Stream, (HandshakeOutcome, Option<Socket>)> {
     let mut place = crowd.enter();
     let accepting = TlsAcceptor::from(current.config.clone()).accept(socket).into_fallible();
     let accepted = tokio::select! {
         accepted = timeout_at(deadline, accepting) => accepted,
-        () = place.lost() => return Err(HandshakeOutcome::Crowded),
+        () = place.lost() => return Err((HandshakeOutcome::Crowded, None)),
     };
     drop(place);
     match accepted {
-        Err(_) => Err(HandshakeOutcome::Timeout),
+        Err(_) => Err((HandshakeOutcome::Timeout, None)),
         Ok(Ok(stream)) => match peer(&stream, &current, listener) {
             Ok(peer) => Ok(Stream::new(stream, peer)),
-            Err(outcome) => Err(outcome),
+            Err(outcome) => Err((outcome, None)),
         },
         Ok(Err((why, socket))) => {
             let outcome = outcome_of(&why);
-            if outcome != HandshakeOutcome::Closed {
-                farewell(socket).await;
-            }
-            Err(outcome)
+            Err((outcome, (outcome != HandshakeOutcome::Closed).then_some(socket)))
         }
     }
 }

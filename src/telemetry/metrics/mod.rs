@@ -53,6 +53,7 @@ pub struct Metrics {
     last_reload: IntGauge,
     connections: IntGaugeVec,
     accept_errors: IntCounter,
+    proxy_protocol_errors: IntCounter,
     access_log_dropped: IntCounter,
 }
 
@@ -108,6 +109,11 @@ impl Metrics {
                 &registry,
                 "tollgate_accept_errors_total",
                 "Connections that could not be accepted, such as for want of file descriptors.",
+            )?,
+            proxy_protocol_errors: counter(
+                &registry,
+                "tollgate_proxy_protocol_errors_total",
+                "Connections of trusted proxies that did not begin with the PROXY protocol.",
             )?,
             access_log_dropped: counter(
                 &registry,
@@ -257,6 +263,10 @@ impl Metrics {
 
     pub const fn accept_errors(&self) -> &IntCounter {
         &self.accept_errors
+    }
+
+    pub const fn proxy_protocol_errors(&self) -> &IntCounter {
+        &self.proxy_protocol_errors
     }
 
     /// To be given to `AccessLog::new`.

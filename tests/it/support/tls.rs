@@ -1,5 +1,9 @@
 //! A TLS client that shows what it was shown.
-use std::{io, net::SocketAddr, net::TcpStream, sync::Arc};
+use std::{
+    io::{self, Write},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
@@ -90,10 +94,21 @@ impl Client {
 
     /// Does the handshake, as far as it is the client's.
     pub fn connect(&self, address: SocketAddr, name: &str) -> io::Result<Connected> {
+        self.connect_after(address, name, b"")
+    }
+
+    /// The same, with bytes before it that are not of TLS.
+    pub fn connect_after(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        before: &[u8],
+    ) -> io::Result<Connected> {
         let mut tcp = TcpStream::connect_timeout(&address, HANG)?;
         tcp.set_read_timeout(Some(HANG))?;
         tcp.set_write_timeout(Some(HANG))?;
         tcp.set_nodelay(true)?;
+        tcp.write_all(before)?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut tls = ClientConnection::new(self.config(), name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
