@@ -122,12 +122,32 @@ fn a_callback_counts_once_and_for_its_own_browser() {
     browser.clone().come_back(&gateway, &back).assert_problem(400, "login_failed");
     copy.clone().come_back(&gateway, &back).assert_problem(400, "login_failed");
     assert_eq!(fake.asked(), 1);
-    // Each login is another session: what was there before is not what is there after.
-    let first = browser.cookies["tollgate-staff"].0.clone();
-    browser.cookies.remove("tollgate-staff");
-    browser.log_in(&gateway, "/a", |url| fake.answer(url, "bob"));
-    assert_ne!(browser.cookies["tollgate-staff"].0, first);
-    assert_eq!(upstream.last().header("x-credential-identifier"), Some("bob"));
+}
+
+#[test]
+fn each_login_is_a_session_of_its_own() {
+    let (upstream, fake) = (Upstream::saying("ok"), Fake::start());
+    let gateway = gateway(&upstream, &fake, "");
+    let who = || upstream.last().header("x-credential-identifier").map(str::to_owned);
+    let mut planted = Browser::new();
+    planted.log_in(&gateway, "/a", |url| fake.answer(url, "mallory"));
+    // A login that began before somebody planted a session ends as the one who logged in.
+    let mut browser = Browser::new();
+    let back = fake.answer(&browser.sent(&gateway, "/a"), "alice");
+    browser.cookies.extend(planted.cookies.clone());
+    assert_eq!(browser.come_back(&gateway, &back).status, 302);
+    assert_eq!(browser.open(&gateway, "/a").status, 200);
+    assert_eq!(who().as_deref(), Some("alice"));
+    // And the planted one gains nothing by it.
+    assert_eq!(planted.open(&gateway, "/a").status, 200);
+    assert_eq!(who().as_deref(), Some("mallory"));
+    // Two sessions of one person have nothing to do with each other.
+    let mut other = Browser::new();
+    other.log_in(&gateway, "/a", |url| fake.answer(url, "alice"));
+    let copy = other.clone();
+    assert_eq!(other.open(&gateway, "/oauth/logout").status, 302);
+    assert_eq!(copy.clone().fetch(&gateway, "/a").status, 401);
+    assert_eq!(browser.fetch(&gateway, "/a").status, 200);
 }
 
 #[test]
