@@ -26,7 +26,7 @@ authenticators:
       issuer: https://id.test/
       resource: https://root.test
 routes:
-  - {id: orders, match: {hosts: [api.test], paths: [/*]}, auth: [partners, more], upstream: up}
+  - {id: orders, match: {hosts: [api.test], paths: [/*]}, auth: [partners, more], authorize: {scopes: [orders:read]}, upstream: up}
   - {id: root, match: {hosts: ['*.test', root.test]}, auth: [root], upstream: up}
 ";
 
@@ -45,10 +45,13 @@ fn anybody_may_read_where_tokens_come_from() {
     let servers = serde_json::json!(["https://id.test/", "https://id2.test/"]);
     assert_eq!(document["authorization_servers"], servers);
     assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header"]));
+    assert_eq!(document["scopes_supported"], serde_json::json!(["orders:read"]));
     let head = gateway.request("HEAD", &format!("{PATH}/orders")).host("API.test:8080").send();
     assert_eq!((head.status, head.body.len()), (200, 0));
     let root = gateway.get(&format!("{PATH}?x=1")).host("root.test").send();
-    assert_eq!(root.json()["resource"], "https://root.test");
+    let document = root.json();
+    assert_eq!(document["resource"], "https://root.test");
+    assert_eq!(document.get("scopes_supported"), None);
     assert_eq!(upstream.count(), 0);
 }
 
