@@ -25,7 +25,15 @@ authenticators:
       client_secret: gateway-secret
       issuer: https://id.test/
       resource: https://root.test
+  corp:
+    jwt:
+      secret: a-secret-that-is-longer-than-32-bytes
+      algorithms: [HS256]
+      issuer: https://id.test/
+      query: access_token
+      resource: https://jwt.example/api/v1
 routes:
+  - {id: jwt, match: {hosts: [jwt.example]}, auth: [corp], upstream: up}
   - {id: orders, match: {hosts: [api.test], paths: [/*]}, auth: [partners, more], authorize: {scopes: [orders:read]}, upstream: up}
   - {id: root, match: {hosts: ['*.test', root.test]}, auth: [root], upstream: up}
 ";
@@ -53,6 +61,19 @@ fn anybody_may_read_where_tokens_come_from() {
     assert_eq!(document["resource"], "https://root.test");
     assert_eq!(document.get("scopes_supported"), None);
     assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn tokens_that_we_verify_ourselves_have_it_too() {
+    let upstream = Upstream::saying("ok");
+    let gateway = Gateway::start(PUBLISHED, &[("UP", &upstream.url())]);
+    let response = gateway.get("/api/v1/orders").host("jwt.example").send();
+    let challenge = response.header("www-authenticate").unwrap();
+    let url = format!("https://jwt.example{PATH}/api/v1");
+    assert!(challenge.ends_with(&format!("resource_metadata=\"{url}\"")), "{challenge}");
+    let document = gateway.get(&format!("{PATH}/api/v1")).host("jwt.example").send().json();
+    assert_eq!(document["resource"], "https://jwt.example/api/v1");
+    assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header", "query"]));
 }
 
 #[test]
