@@ -83,9 +83,10 @@ impl Mapping {
     /// The claims name nobody that is let in, or what they say cannot stand in a header.
     pub fn credential(
         &self,
-        claims: Map<String, Value>,
+        claims: impl Into<Arc<Map<String, Value>>>,
         expires: Option<u64>,
     ) -> Result<Credential, Refused> {
+        let claims = claims.into();
         let name = self.consumer.as_str();
         let subject = match self.consumer.find(&claims) {
             None => return Err(Refused::from(Reason::Unknown).cause(format!("no claim `{name}`"))),
@@ -117,7 +118,7 @@ impl Mapping {
             // Their characters were checked.
             scope_header: HeaderValue::from_str(&joined).ok().filter(|it| !it.is_empty()),
             scopes,
-            claims: Some(Arc::new(claims)),
+            claims: Some(claims),
         })
     }
 

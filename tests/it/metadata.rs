@@ -25,8 +25,16 @@ authenticators:
       client_secret: gateway-secret
       issuer: https://id.test/
       resource: https://root.test
+  corp:
+    jwt:
+      secret: a-secret-that-is-longer-than-32-bytes
+      algorithms: [HS256]
+      issuer: https://id.test/
+      query: access_token
+      resource: https://jwt.example/api/v1
 routes:
-  - {id: orders, match: {hosts: [api.test], paths: [/*]}, auth: [partners, more], upstream: up}
+  - {id: jwt, match: {hosts: [jwt.example]}, auth: [corp], upstream: up}
+  - {id: orders, match: {hosts: [api.test], paths: [/*]}, auth: [partners, more], authorize: {scopes: [orders:read]}, upstream: up}
   - {id: root, match: {hosts: ['*.test', root.test]}, auth: [root], upstream: up}
 ";
 
@@ -45,11 +53,27 @@ fn anybody_may_read_where_tokens_come_from() {
     let servers = serde_json::json!(["https://id.test/", "https://id2.test/"]);
     assert_eq!(document["authorization_servers"], servers);
     assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header"]));
+    assert_eq!(document["scopes_supported"], serde_json::json!(["orders:read"]));
     let head = gateway.request("HEAD", &format!("{PATH}/orders")).host("API.test:8080").send();
     assert_eq!((head.status, head.body.len()), (200, 0));
     let root = gateway.get(&format!("{PATH}?x=1")).host("root.test").send();
-    assert_eq!(root.json()["resource"], "https://root.test");
+    let document = root.json();
+    assert_eq!(document["resource"], "https://root.test");
+    assert_eq!(document.get("scopes_supported"), None);
     assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn tokens_that_we_verify_ourselves_have_it_too() {
+    let upstream = Upstream::saying("ok");
+    let gateway = Gateway::start(PUBLISHED, &[("UP", &upstream.url())]);
+    let response = gateway.get("/api/v1/orders").host("jwt.example").send();
+    let challenge = response.header("www-authenticate").unwrap();
+    let url = format!("https://jwt.example{PATH}/api/v1");
+    assert!(challenge.ends_with(&format!("resource_metadata=\"{url}\"")), "{challenge}");
+    let document = gateway.get(&format!("{PATH}/api/v1")).host("jwt.example").send().json();
+    assert_eq!(document["resource"], "https://jwt.example/api/v1");
+    assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header", "query"]));
 }
 
 #[test]

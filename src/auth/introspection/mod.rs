@@ -39,7 +39,7 @@ const MOST_ANSWER: usize = 64 << 10;
 pub type Memory = Answers<Arc<Verdict>>;
 
 /// Bytes of verdicts that are kept for one authenticator; on a full memory the least used leave.
-pub const MEMORY: u64 = 32 << 20;
+pub const MEMORY: u64 = 64 << 20;
 /// Questions to one authorization server at a time; beyond, the answer is 503.
 pub const QUESTIONS: usize = 64;
 
@@ -68,7 +68,7 @@ pub enum Verdict {
 
 #[derive(Debug)]
 pub struct Active {
-    claims: Claims,
+    claims: Arc<Claims>,
     /// Seconds since the epoch.
     expires: Option<u64>,
     /// Whose it is, as the snapshot of this number sees it: another may have other consumers.
@@ -100,15 +100,15 @@ pub struct Parts {
 }
 
 impl Verdict {
-    const fn active(claims: Claims, expires: Option<u64>) -> Self {
-        Self::Active(Active { claims, expires, known: Mutex::new(None) })
+    fn active(claims: Claims, expires: Option<u64>) -> Self {
+        Self::Active(Active { claims: Arc::new(claims), expires, known: Mutex::new(None) })
     }
 
     /// Bytes that it takes, with the credential that comes of it.
     fn weight(&self) -> u64 {
         let bytes = match self {
             Self::Refused(..) => size_of::<Self>(),
-            Self::Active(token) => 512 + 2 * said::weight(&token.claims),
+            Self::Active(token) => 1024 + said::weight(&token.claims),
         };
         bytes as u64
     }
