@@ -281,7 +281,7 @@ fn a_nonce_does_not_keep_a_stale_response_from_being_renewed() {
     let (gateway, _pairs) = guarded(&upstream);
     let send = |nonce: &str| {
         let signature = Signature::by("k1").cover("@method", "GET");
-        let signature = signature.param(&format!(";nonce=\"nonce {nonce}\""));
+        let signature = signature.param(&format!(";nonce=\"nonce number {nonce}\""));
         signature.on(gateway.get("/kept"), &acme()).send()
     };
     assert_eq!(send("1").text(), "answer 0");
