@@ -205,7 +205,7 @@ mod tests {
         let slots = |capacity: usize| (capacity * 8 / 7).next_power_of_two();
         let leaving: usize = shard.leaving.values().map(|it| it.capacity() * 16).sum();
         let bytes = slots(shard.seen.capacity()) * 17 + slots(shard.held.capacity()) * 9 + leaving;
-        assert!(bytes * SHARDS < 90 << 20, "{} MiB", bytes * SHARDS >> 20);
+        assert!(bytes * SHARDS < (90 << 20), "{} MiB", (bytes * SHARDS) >> 20);
         shard.purge(u64::MAX);
         assert_eq!((shard.seen.capacity(), shard.held.capacity()), (0, 0));
     }
