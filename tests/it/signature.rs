@@ -1,8 +1,12 @@
 //! Who may pass by a signature (RFC 9421), and what the others are told. Bodies: `signature_body`.
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use crate::support::{
-    Gateway, Request, Response, Signature, Signer, Upstream, content_digest, now, run_tollgate,
+    Gateway, Request, Response, Signature, Signer, Upstream, content_digest, now, reply,
+    run_tollgate, skip, wait_until,
 };
 
 const SECRET: &str = "what acme and the gateway both know, and nobody else";
@@ -12,6 +16,7 @@ upstreams: {up: {endpoints: [{url: $UP}]}}
 authenticators:
   signed: {signature: {}}
   once: {signature: {components: ['@method', '@path'], max_age: 1h, require_nonce: true}}
+  fresh: {signature: {components: ['@method'], require_nonce: true}}
   labelled: {signature: {components: ['@method'], label: sig1, tag: gate}}
 consumers:
   acme:
@@ -27,6 +32,7 @@ routes:
   - {id: signed, match: {paths: [/orders/*]}, auth: [signed], upstream: up}
   - {id: once, match: {paths: [/once]}, auth: [once], upstream: up}
   - {id: passed, match: {paths: [/passed]}, auth: [signed], pass_credentials: true, upstream: up}
+  - {id: kept, match: {paths: [/kept]}, auth: [fresh], upstream: up, cache: {stale_while_revalidate: 60s}}
   - {id: either, match: {paths: [/either]}, auth: [labelled, api_key], upstream: up}
 ";
 
@@ -264,6 +270,26 @@ fn explaining_leaves_a_nonce_as_it_is() {
     assert_eq!(signature.on(gateway.get("/once"), &acme()).status(), 200);
 }
 
+/// The gateway renews what it keeps with a request that has passed already, nonce and all.
+#[test]
+fn a_nonce_does_not_keep_a_stale_response_from_being_renewed() {
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |_| {
+        let body = format!("answer {}", count.fetch_add(1, Ordering::SeqCst));
+        reply(200, body).with("cache-control", "public, max-age=0")
+    });
+    let (gateway, _pairs) = guarded(&upstream);
+    let send = |nonce: &str| {
+        let signature = Signature::by("k1").cover("@method", "GET");
+        let signature = signature.param(&format!(";nonce=\"nonce number {nonce}\""));
+        signature.on(gateway.get("/kept"), &acme()).send()
+    };
+    assert_eq!(send("1").text(), "answer 0");
+    assert_eq!(send("2").text(), "answer 0");
+    wait_until("it is renewed", || upstream.count() == 2);
+    assert_eq!(upstream.last().header("x-consumer-username"), Some("acme"));
+}
+
 /// Runs a program on `input`; `None` if it is not installed.
 fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Option<Vec<u8>> {
     use std::io::Write;
@@ -287,7 +313,7 @@ fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Option<Vec<u8>> {
 #[test]
 fn another_implementation_signs() {
     if piped("openssl", &["version"], b"").is_none() {
-        eprintln!("SKIPPED: openssl is not installed");
+        skip("openssl is not installed");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -34,6 +34,7 @@ consumers: {acme: {signature_keys: [{id: k1, algorithm: hmac-sha256, secret: '$S
 routes:
   - {id: fixed, match: {paths: [/fixed]}, auth: [signed], respond: {body: fixed}}
   - {id: small, match: {paths: [/small]}, auth: [signed], body_limit: 1KiB, upstream: up}
+  - {id: reported, mode: report, match: {paths: [/reported]}, auth: [signed], upstream: up}
   - {id: all, match: {paths: [/*]}, auth: [signed], upstream: up}
 ";
 
@@ -458,4 +459,28 @@ fn a_fixed_answer_is_for_the_signed_body_only() {
     assert_eq!(post(&gateway, "/fixed", b"hello").body("hello").send().text(), "fixed");
     let response = post(&gateway, "/fixed", b"hello").body("hullo").send();
     response.assert_problem(401, "credential_invalid");
+}
+
+/// A route that only reports lets a wrong body through, and says so; nobody stands for it.
+#[test]
+fn a_route_that_reports_lets_a_wrong_body_through() {
+    let upstream = Upstream::echo();
+    let gateway = gateway("http1", &[upstream.address]);
+    let mut sent = 0;
+    for size in [5, 3 * KEPT] {
+        let (right, wrong) = (bytes(size), wrong(&bytes(size)).remove(0));
+        let request = post(&gateway, "/reported", &right).body(wrong.clone());
+        for request in [request.clone(), request.chunked()] {
+            let response = request.send();
+            assert!(response.status == 200 && response.body == wrong, "{size}");
+            sent += 1;
+            let line = gateway.access_log(sent).pop().unwrap();
+            assert_eq!(line["would_refuse"], "credential_invalid", "{line}");
+            // The head of a long one has left before its end was known.
+            let is_named = upstream.last().header("x-consumer-username").is_some();
+            assert_eq!(is_named, size > KEPT, "{size}");
+        }
+    }
+    assert_eq!(post(&gateway, "/reported", b"x").body("x").status(), 200);
+    assert_eq!(upstream.last().header("x-consumer-username"), Some("acme"));
 }

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-/// Nonces of all credentials. 16 bytes each and what tables add: about 70 MB when full.
+/// Nonces of all credentials. 16 bytes each and what tables add: at most 90 MB when full.
 const MOST: usize = 1 << 20;
 /// Nonces of one credential: so many signatures within `max_age` and `clock_skew`. A quarter, so that
 /// nobody can use up everybody's.
@@ -75,9 +75,7 @@ impl Nonces {
         if shard.seen.len() >= self.most_of_shard || held as usize >= self.most_of_one {
             return Verdict::Full;
         }
-        shard.seen.insert(entry);
-        shard.leaving.entry(until).or_default().push(entry);
-        shard.held.insert(owner(entry), held + 1);
+        shard.insert(entry, until);
         Verdict::Fresh
     }
 
@@ -110,6 +108,12 @@ const fn owner(entry: u128) -> u32 {
 }
 
 impl Shard {
+    fn insert(&mut self, entry: u128, until: u64) {
+        self.seen.insert(entry);
+        self.leaving.entry(until).or_default().push(entry);
+        *self.held.entry(owner(entry)).or_default() += 1;
+    }
+
     fn purge(&mut self, now: u64) {
         while let Some(oldest) = self.leaving.first_entry()
             && *oldest.key() < now
@@ -187,6 +191,23 @@ mod tests {
         assert!((0..1_000).any(|nonce| admit(nonce, 101) == Verdict::Fresh));
         let left: usize = nonces.shards.iter().map(|it| it.lock().held.len()).sum();
         assert!(left <= SHARDS, "{left} owners");
+    }
+
+    /// Every nonce being of another credential, and leaving within a minute.
+    #[test]
+    fn a_full_memory_is_as_large_as_it_says() {
+        let mut shard = Shard::default();
+        for number in 0..MOST / SHARDS {
+            let number = number as u128;
+            shard.insert(number << 96 | number, (number % 65) as u64);
+        }
+        // A table is a power of two, and grows when it is seven eighths full.
+        let slots = |capacity: usize| (capacity * 8 / 7).next_power_of_two();
+        let leaving: usize = shard.leaving.values().map(|it| it.capacity() * 16).sum();
+        let bytes = slots(shard.seen.capacity()) * 17 + slots(shard.held.capacity()) * 9 + leaving;
+        assert!(bytes * SHARDS < (90 << 20), "{} MiB", (bytes * SHARDS) >> 20);
+        shard.purge(u64::MAX);
+        assert_eq!((shard.seen.capacity(), shard.held.capacity()), (0, 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod introspection;
 mod jwt;
 mod measure;
 mod oidc;
+mod signature;
 mod timing;
 
 use serde_json::Value;
@@ -123,6 +124,7 @@ fn there_are_at_least_120_hostile_lines() {
         introspection::CASES.len(),
         jwt::CASES.len(),
         oidc::CASES.len(),
+        signature::CASES.len(),
     ];
     assert!(counts.iter().sum::<usize>() >= 120, "{counts:?}");
 }

@@ -60,6 +60,15 @@ impl Signature {
         self
     }
 
+    /// A parameter of the component that was covered last, as `bs` or `name="…"`.
+    pub fn parameter(mut self, parameter: &str) -> Self {
+        if let Some((component, _)) = self.components.last_mut() {
+            component.push(';');
+            component.push_str(parameter);
+        }
+        self
+    }
+
     /// As `;nonce="…"`.
     pub fn param(mut self, param: &str) -> Self {
         self.params.push_str(param);

@@ -72,7 +72,7 @@ fn components(raw: &raw::Signature, at: &Path, problems: &mut Problems) -> Box<[
         return COMPONENTS.into_iter().filter_map(|it| Component::parse(it).ok()).collect();
     };
     if words.is_empty() {
-        problems.add(&at, "a signature that need cover nothing proves nothing of the request");
+        problems.add(&at, "a signature that may cover nothing proves nothing of the request");
     }
     let mut components = Vec::new();
     for (index, Word(text)) in words.iter().enumerate() {
