@@ -1,0 +1,2 @@
+//! Keys and consumers at run time.
+mod backends;
