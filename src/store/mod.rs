@@ -18,11 +18,11 @@ use std::{
     future::Future,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, any::AnyPoolOptions};
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{sync::OnceCell, time::{sleep, timeout}};
 
 pub use self::{
     audit::Origin,
@@ -116,7 +116,21 @@ impl Store {
         result
     }
 
+    /// Two processes that make the file at once may find it locked where SQLite does not wait (the
+    /// switch to WAL): tried again.
     async fn set_up(&self) -> Result<(), Error> {
+        let until = Instant::now() + ACQUIRE;
+        loop {
+            match self.try_set_up().await {
+                Err(Error::NotWritable(_)) if Instant::now() < until => {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_set_up(&self) -> Result<(), Error> {
         if let Location::Sqlite(path) = &self.config.location {
             make_file(path)?;
             let mut connection = self.pool.acquire().await.map_err(error::failed)?;

@@ -65,9 +65,10 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
     // First without a lock and without the right to make tables. That it fails is the usual case of
     // an empty database; whatever else is wrong shows below.
     let seen = sqlx::query_scalar::<_, i64>(VERSION).fetch_optional(&store.pool).await;
-    match seen {
+    match seen.map_err(failed) {
         Ok(Some(found)) if found == known => return Ok(()),
         Ok(Some(found)) if found > known => return Err(Error::Newer { found, known }),
+        Err(Error::NoConnection) => return Err(Error::NoConnection),
         _ => {}
     }
     let begin = if store.is_postgres() { "BEGIN" } else { "BEGIN IMMEDIATE" };
