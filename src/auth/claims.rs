@@ -118,6 +118,7 @@ impl Mapping {
             scope_header: HeaderValue::from_str(&joined).ok().filter(|it| !it.is_empty()),
             scopes,
             claims: Some(Arc::new(claims)),
+            last_use: None,
         })
     }
 

@@ -60,7 +60,8 @@ pub struct Wanted {
     pub limit: i64,
 }
 
-const NEXT: &str = "UPDATE tollgate_meta SET value = value + 1 WHERE name = 'audit' RETURNING value";
+const NEXT: &str =
+    "UPDATE tollgate_meta SET value = value + 1 WHERE name = 'audit' RETURNING value";
 const INSERT: &str = "INSERT INTO tollgate_audit (id, time, actor, role, action, target, outcome, \
     before_change, after_change, request_id, source) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";

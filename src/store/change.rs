@@ -60,8 +60,7 @@ const INSERT_KEY: &str = "INSERT INTO tollgate_credentials \
 const HASH_OWNER: &str = "SELECT consumer, id FROM tollgate_credentials WHERE hash = $1";
 const REVOKE: &str =
     "UPDATE tollgate_credentials SET revoked_at = $3 WHERE consumer = $1 AND id = $2";
-const EXPIRE: &str =
-    "UPDATE tollgate_credentials SET expires = $3 WHERE consumer = $1 AND id = $2";
+const EXPIRE: &str = "UPDATE tollgate_credentials SET expires = $3 WHERE consumer = $1 AND id = $2";
 /// What a consumer takes along; its uses in other nodes' files too, should there be any.
 const DELETE: [&str; 4] = [
     "DELETE FROM tollgate_credentials WHERE consumer = $1",
@@ -267,7 +266,11 @@ impl Change {
         }
         self.tx.commit().await.map_err(failed)?;
         let Origin { actor, request_id, source, .. } = origin;
-        log::info!("{} {} by {actor} from {source}, request {request_id}", action.verb, action.target);
+        log::info!(
+            "{} {} by {actor} from {source}, request {request_id}",
+            action.verb,
+            action.target
+        );
         Ok(())
     }
 

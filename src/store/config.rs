@@ -62,8 +62,11 @@ impl Location {
             None => options.get_host().to_owned(),
         };
         let database = options.get_database().unwrap_or_else(|| options.get_username());
-        let shown =
-            format!("postgres://{}@{host}:{}/{database}", options.get_username(), options.get_port());
+        let shown = format!(
+            "postgres://{}@{host}:{}/{database}",
+            options.get_username(),
+            options.get_port()
+        );
         Ok(Self::Postgres { url: Secret::new(url.to_owned()), shown: shown.into() })
     }
 

@@ -22,7 +22,10 @@ use std::{
 };
 
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, any::AnyPoolOptions};
-use tokio::{sync::OnceCell, time::{sleep, timeout}};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
 
 pub use self::{
     audit::Origin,
@@ -156,7 +159,9 @@ impl Store {
             connection.close().await
         };
         match timeout(Duration::from_secs(1), by_hand).await {
-            Ok(Ok(())) => Error::Unreachable(format!("no connection became free within {ACQUIRE:?}")),
+            Ok(Ok(())) => {
+                Error::Unreachable(format!("no connection became free within {ACQUIRE:?}"))
+            }
             Ok(Err(why)) => error::failed(why),
             Err(_) => Error::Unreachable(format!("no connection within {ACQUIRE:?}")),
         }
@@ -169,7 +174,8 @@ impl Store {
 }
 
 /// A revocation that was confirmed must survive a loss of power, hence FULL.
-const SQLITE: &str = "PRAGMA busy_timeout = 3000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
+const SQLITE: &str =
+    "PRAGMA busy_timeout = 3000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
 
 /// SQLite gives its other files the mode of this one.
 fn make_file(path: &Path) -> Result<(), Error> {
@@ -177,7 +183,8 @@ fn make_file(path: &Path) -> Result<(), Error> {
     match made {
         Ok(_) => Ok(()),
         Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {
-            let open_to_others = path.metadata().is_ok_and(|it| it.permissions().mode() & 0o077 != 0);
+            let open_to_others =
+                path.metadata().is_ok_and(|it| it.permissions().mode() & 0o077 != 0);
             if open_to_others {
                 log::warn!("store: {} can be read by others; chmod 600 it", path.display());
             }

@@ -26,10 +26,8 @@ impl Store {
     /// # Errors
     /// The store does not answer, or is damaged.
     pub async fn revision(&self) -> Result<i64, Error> {
-        self.run(async {
-            sqlx::query_scalar(REVISION).fetch_one(&self.pool).await.map_err(failed)
-        })
-        .await
+        self.run(async { sqlx::query_scalar(REVISION).fetch_one(&self.pool).await.map_err(failed) })
+            .await
     }
 
     /// The rows as they are now. Of `known`, what has not changed is taken over; it must have been
@@ -54,8 +52,7 @@ impl Store {
 }
 
 async fn read(tx: &mut Transaction<'static, Any>, known: &Rows) -> Result<Rows, Error> {
-    let revision: i64 =
-        sqlx::query_scalar(REVISION).fetch_one(&mut **tx).await.map_err(failed)?;
+    let revision: i64 = sqlx::query_scalar(REVISION).fetch_one(&mut **tx).await.map_err(failed)?;
     if revision == known.revision {
         return Ok(known.clone());
     }

@@ -77,7 +77,8 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
         let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK);
         lock.execute(&mut *tx).await.map_err(failed)?;
     }
-    let meta = "CREATE TABLE IF NOT EXISTS tollgate_meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)";
+    let meta =
+        "CREATE TABLE IF NOT EXISTS tollgate_meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)";
     sqlx::query(meta).execute(&mut *tx).await.map_err(failed)?;
     let found = sqlx::query_scalar::<_, i64>(VERSION).fetch_optional(&mut *tx).await;
     let found = found.map_err(failed)?.unwrap_or(0);

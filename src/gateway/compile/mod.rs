@@ -13,11 +13,13 @@ mod metadata;
 mod oauth;
 mod routes;
 mod signature_keys;
+mod store;
+pub mod stored;
 mod tls;
 mod upstreams;
 mod words;
 
-pub use self::words::name;
+pub use self::{stored::LeftOut, words::name};
 use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use ahash::AHashMap;
@@ -31,33 +33,52 @@ use crate::{
     config::{Revision, raw},
     diagnostic::{Path, Problems},
     shared::background::Background,
+    store::Rows,
     telemetry::metrics::UNROUTED,
     upstream::Upstream,
 };
+
+/// What a snapshot is made of.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub raw: &'a raw::Config,
+    pub revision: &'a Revision,
+    /// What file names are relative to.
+    pub base_dir: &'a FilePath,
+    /// The consumers of the store.
+    pub stored: &'a Rows,
+    /// The snapshot before, where only the store has changed. Its upstreams and listeners are taken
+    /// over: whoever checks their health need not begin anew, and no certificate is read again.
+    pub kept: Option<&'a Gateway>,
+}
 
 /// Compiles against `shared`, which keeps its counters. Nothing that runs is touched.
 ///
 /// # Errors
 /// Every problem there is, each with its place in the file.
-pub fn compile(
-    raw: &raw::Config,
-    revision: &Revision,
-    base_dir: &FilePath,
-    shared: &Shared,
-) -> Result<Gateway, Problems> {
+pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
+    let Source { raw, revision, base_dir, stored, kept } = source;
     let root = Path::root();
     let mut problems = Problems::default();
     version(raw, &root, &mut problems);
 
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
-    let (process, tls) = edge::process(raw, base_dir, shared, &root, &mut problems);
+    let (process, tls) = match kept {
+        Some(kept) => (kept.process.clone(), kept.tls.to_vec()),
+        None => edge::process(raw, base_dir, shared, &root, &mut problems),
+    };
     let admin = edge::admin(raw, &process, &root, &mut problems);
     let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
     let plans = limits::plans(raw, shared, &root, &mut problems);
-    let identities = consumers::compile(raw, &plans, base_dir, &root, &mut problems);
+    let mut identities =
+        consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
+    let left_out = std::mem::take(&mut identities.left_out);
     let authenticators =
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
-    let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);
+    let upstreams = match kept {
+        Some(kept) => kept.upstreams.clone(),
+        None => upstreams::compile(raw, base_dir, shared, &root, &mut problems),
+    };
     let cache_memory = cache::memory(raw, &root, &mut problems);
     let documents = metadata::documents(raw, &root, &mut problems);
     let scene = routes::Scene {
@@ -80,6 +101,8 @@ pub fn compile(
     let background = background(authenticators.background, &upstreams, &tls);
     Ok(Gateway {
         revision: revision.clone(),
+        store_revision: stored.revision,
+        left_out: left_out.into(),
         process,
         do_tls_rules_differ: do_rules_differ(&tls),
         tls: tls.into(),

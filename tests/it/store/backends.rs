@@ -172,14 +172,12 @@ async fn keys_come_rotate_and_are_revoked(store: &Store) {
     assert_eq!(refused(taken), Refusal::HashTaken { owner: "acme/keys/k1".into() });
 
     let until = now() + 7.hours();
-    let rotated =
-        store.rotate_key("acme", "k1", new_key("k2"), until, &origin()).await.unwrap();
+    let rotated = store.rotate_key("acme", "k1", new_key("k2"), until, &origin()).await.unwrap();
     assert_eq!((rotated.old_expires, &*rotated.new.id), (until, "k2"));
     assert_eq!(rotated.new.scopes, ["orders:read"]);
     // Rotated again, the old one does not live longer for it.
     let later = now() + 9.hours();
-    let rotated =
-        store.rotate_key("acme", "k1", new_key("k3"), later, &origin()).await.unwrap();
+    let rotated = store.rotate_key("acme", "k1", new_key("k3"), later, &origin()).await.unwrap();
     assert_eq!(rotated.old_expires, until);
 
     assert_eq!(store.revoke_key("acme", "k2", &origin()).await, Ok(now()));
