@@ -6,7 +6,7 @@ use std::io::Read;
 
 use clap::Subcommand;
 
-use super::{AdminArguments, Outcome};
+use super::{Access, AdminArguments, Outcome};
 use crate::{
     auth::{basic, key_format},
     value::secret::Secret,
@@ -28,8 +28,12 @@ pub enum Verb {
         /// A scope that it carries; may be repeated.
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
+        /// The admin listener of a process with a store. The environment does not count here: the key
+        /// is to be where one said.
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<String>,
         #[command(flatten)]
-        admin: AdminArguments,
+        access: Access,
     },
     /// List the credentials of a running process: of its file and of its store.
     List {
@@ -85,11 +89,17 @@ pub enum Verb {
 
 pub(super) fn run(verb: Verb) -> Outcome {
     let offline = match verb {
-        Verb::New { consumer, id, expires, scopes, admin } => match has_store(&admin) {
-            Ok(true) => return remote::new(&admin, &consumer, id, expires, scopes),
-            Ok(false) => new(&consumer, id.as_deref(), expires.as_deref(), &scopes),
-            Err(outcome) => return outcome,
-        },
+        Verb::New { consumer, id, expires, scopes, admin, access } => {
+            let (id, expires) = (id.as_deref(), expires.as_deref());
+            match has_store(admin.as_deref(), &access) {
+                Ok(true) => {
+                    let admin = AdminArguments { admin, access };
+                    return remote::new(&admin, &consumer, id, expires, &scopes);
+                }
+                Ok(false) => new(&consumer, id, expires, &scopes),
+                Err(outcome) => return outcome,
+            }
+        }
         Verb::List { consumer, used_since, unused_since, state, json, admin } => {
             let filters = [
                 ("consumer", consumer),
@@ -100,7 +110,7 @@ pub(super) fn run(verb: Verb) -> Outcome {
             return remote::list(&admin, filters, json);
         }
         Verb::Rotate { key, overlap, id, expires, admin } => {
-            return remote::rotate(&admin, &key, &overlap, id, expires);
+            return remote::rotate(&admin, &key, &overlap, id.as_deref(), expires.as_deref());
         }
         Verb::Revoke { key, admin } => return remote::revoke(&admin, &key),
         Verb::Hash { value, password } => hash(value, password),
@@ -110,9 +120,9 @@ pub(super) fn run(verb: Verb) -> Outcome {
 
 /// Whether a new key belongs into a store: of the process that `--admin` names, or of the one that
 /// runs on a file which says so.
-fn has_store(admin: &AdminArguments) -> Result<bool, Outcome> {
-    let config = admin.config()?;
-    Ok(config.map_or_else(|| admin.is_given(), |config| config.store.is_some()))
+fn has_store(admin: Option<&str>, access: &Access) -> Result<bool, Outcome> {
+    let config = access.config()?;
+    Ok(config.map_or(admin.is_some(), |config| config.store.is_some()))
 }
 
 fn new(

@@ -99,6 +99,13 @@ pub struct AdminArguments {
     /// Where its admin listener is; 127.0.0.1:9900 without it.
     #[arg(long, value_name = "ADDRESS", env = "TOLLGATE_ADMIN")]
     admin: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// The rest of what may be said about a running process.
+#[derive(Debug, Args)]
+pub struct Access {
     /// The configuration that says where its admin listener is; goes before `--admin`.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -121,7 +128,7 @@ fn first_line(file: &str) -> Result<Secret<String>, String> {
 
 impl AdminArguments {
     fn token(&self) -> Option<&str> {
-        let given = self.token.as_ref().or(self.token_file.as_ref());
+        let given = self.access.token.as_ref().or(self.access.token_file.as_ref());
         given.map(|it| it.expose().as_str())
     }
 
@@ -129,20 +136,25 @@ impl AdminArguments {
         Ok(Client::new(&self.address()?, self.token()))
     }
 
-    /// Whether anything says which process is meant.
-    const fn is_given(&self) -> bool {
-        self.admin.is_some() || self.config.is_some()
-    }
-
     fn address(&self) -> Result<String, Outcome> {
         const DEFAULT: &str = "127.0.0.1:9900";
-        let Some(config) = self.config()? else {
+        let Some(config) = self.access.config()? else {
             return Ok(self.admin.clone().unwrap_or_else(|| DEFAULT.to_owned()));
         };
         let address = config.admin.and_then(|it| it.address);
         Ok(address.map_or_else(|| DEFAULT.to_owned(), |it| it.0))
     }
 
+    /// Asks the running process.
+    fn ask<O: Into<Outcome>>(&self, verb: fn(&str, Option<&str>) -> O) -> Outcome {
+        match self.address() {
+            Ok(address) => verb(&address, self.token()).into(),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+impl Access {
     /// What the file says, if one is named.
     fn config(&self) -> Result<Option<raw::Config>, Outcome> {
         let Some(file) = &self.config else { return Ok(None) };
@@ -153,14 +165,6 @@ impl AdminArguments {
         };
         let unreadable = || Outcome::failure(1, format!("{} cannot be read", file.display()));
         config.map(Some).ok_or_else(unreadable)
-    }
-
-    /// Asks the running process.
-    fn ask<O: Into<Outcome>>(&self, verb: fn(&str, Option<&str>) -> O) -> Outcome {
-        match self.address() {
-            Ok(address) => verb(&address, self.token()).into(),
-            Err(outcome) => outcome,
-        }
     }
 }
 

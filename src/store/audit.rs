@@ -70,8 +70,8 @@ const SELECT: &str = "SELECT id, time, actor, role, action, target, outcome, bef
     WHERE id < $1 AND ($2 = '' OR target = $2 OR substr(target, 1, length($2) + 1) = $2 || '/') \
     ORDER BY id DESC LIMIT $3";
 
-/// Bytes of a target that are kept: of a refused change it may be anything.
-const TARGET: usize = 512;
+/// Characters of a target that are kept: of a refused change it may be anything.
+const TARGET: usize = 256;
 
 impl Store {
     /// Writes down a change that was refused.
@@ -111,7 +111,7 @@ pub(super) async fn insert(
     outcome: &str,
 ) -> Result<(), Error> {
     let id: i64 = sqlx::query_scalar(NEXT).fetch_one(&mut **tx).await.map_err(failed)?;
-    let end = action.target.floor_char_boundary(TARGET);
+    let target: String = action.target.chars().take(TARGET).collect();
     let json = |value: &Option<Value>| value.as_ref().map(Value::to_string);
     sqlx::query(INSERT)
         .bind(id)
@@ -119,7 +119,7 @@ pub(super) async fn insert(
         .bind(&origin.actor)
         .bind(origin.role)
         .bind(action.verb)
-        .bind(action.target.get(..end).unwrap_or_default())
+        .bind(target)
         .bind(outcome)
         .bind(json(&action.before))
         .bind(json(&action.after))

@@ -25,11 +25,11 @@ pub async fn list(identities: &Identities, query: &str) -> Result<Reply, Problem
     let has_more = entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| has_more).map(|entry| entry.id.to_string());
-    let items: Vec<Value> = entries.into_iter().map(shown).collect();
+    let items: Vec<Value> = entries.iter().map(shown).collect();
     Ok(Reply::json(200, &json!({"items": items, "next": next})))
 }
 
-fn shown(entry: Entry) -> Value {
+fn shown(entry: &Entry) -> Value {
     json!({
         "id": entry.id,
         "time": entry.time.to_string(),

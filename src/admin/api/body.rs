@@ -126,8 +126,7 @@ fn is_plain(text: &str) -> bool {
 
 fn pointer_of(name: &str) -> String {
     // Whatever was sent, what is sent back is bounded.
-    let end = name.floor_char_boundary(64);
-    let name = name.get(..end).unwrap_or_default();
+    let name: String = name.chars().take(64).collect();
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 

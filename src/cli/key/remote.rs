@@ -9,9 +9,9 @@ use crate::admin::client::Client;
 pub fn new(
     admin: &AdminArguments,
     consumer: &str,
-    id: Option<String>,
-    expires: Option<String>,
-    scopes: Vec<String>,
+    id: Option<&str>,
+    expires: Option<&str>,
+    scopes: &[String],
 ) -> Outcome {
     let path = format!("/api/consumers/{}/keys", escaped(consumer));
     let body = json!({"id": id, "expires": expires, "scopes": scopes});
@@ -22,8 +22,8 @@ pub fn rotate(
     admin: &AdminArguments,
     key: &str,
     overlap: &str,
-    id: Option<String>,
-    expires: Option<String>,
+    id: Option<&str>,
+    expires: Option<&str>,
 ) -> Outcome {
     let mut body = json!({"overlap": overlap, "id": id});
     if let (Some(expires), Some(body)) = (expires, body.as_object_mut()) {

@@ -29,8 +29,6 @@ pub(super) struct Identities {
     /// By what others call them: claims, names in certificates, answers of verifiers.
     pub subjects: Arc<auth::Subjects>,
     pub signature_keys: Arc<auth::signature::key::Keys>,
-    /// Consumers of the store that do not fit beside the file.
-    pub left_out: Vec<LeftOut>,
 }
 
 impl Identities {
@@ -40,14 +38,15 @@ impl Identities {
     }
 }
 
-/// First those of the file, whose faults are problems; then those of the store that fit beside them.
+/// First those of the file, whose faults are problems; then those of the store that fit beside them;
+/// and those that do not.
 pub(super) fn compile(
     source: &Source<'_>,
     plans: &Plans,
     last_uses: &Registry,
     root: &Path,
     problems: &mut Problems,
-) -> Identities {
+) -> (Identities, Vec<LeftOut>) {
     let mut known = Known::new(plans.windows.keys());
     let mut signature_keys = SignatureKeys::new(source.base_dir, last_uses);
     for (consumer, raw) in source.raw.consumers.iter().flatten() {
@@ -56,11 +55,11 @@ pub(super) fn compile(
         signature_keys.add(raw, &new.consumer, &at, problems);
         known.add(new, &at, problems);
     }
-    stored::add(&mut known, source.raw, source.stored, last_uses);
+    let left_out = stored::add(&mut known, source.raw, source.stored, last_uses);
     let Known { mut found, subjects, .. } = known;
     found.subjects = Arc::new(subjects);
     found.signature_keys = Arc::new(signature_keys.compiled());
-    found
+    (found, left_out)
 }
 
 /// The consumers so far.

@@ -21,13 +21,18 @@ pub struct LeftOut {
     pub diagnostic: Diagnostic,
 }
 
-pub(super) fn add(known: &mut Known, file: &raw::Config, stored: &Rows, last_uses: &Registry) {
-    for consumer in stored.consumers.values() {
-        if let Err((is_clash, diagnostic)) = add_one(known, file, consumer, last_uses) {
-            let consumer = consumer.name.clone();
-            known.found.left_out.push(LeftOut { consumer, is_clash, diagnostic });
-        }
-    }
+/// Adds those that fit to `known`; the others are the answer.
+pub(super) fn add(
+    known: &mut Known,
+    file: &raw::Config,
+    stored: &Rows,
+    last_uses: &Registry,
+) -> Vec<LeftOut> {
+    let add = |it: &Arc<store::Consumer>| {
+        let (is_clash, diagnostic) = add_one(known, file, it, last_uses).err()?;
+        Some(LeftOut { consumer: it.name.clone(), is_clash, diagnostic })
+    };
+    stored.consumers.values().filter_map(add).collect()
 }
 
 fn add_one(

@@ -208,3 +208,23 @@ fn another_store_needs_a_restart() {
     assert_eq!(response.status, 422, "{}", response.text());
     assert!(response.text().contains("`store` differs"), "{}", response.text());
 }
+
+/// Groups and scopes that only the store brings, and takes away again.
+#[test]
+fn routes_may_ask_for_what_only_the_store_has() {
+    let routes = "
+routes:
+  - {id: a, match: {paths: [/*]}, auth: [api_key], authorize: {groups: [partners], scopes: [read]},
+     respond: {status: 200, body: in}}
+";
+    let gateway = Gateway::start(&format!("store: {{sqlite: {{path: store.db}}}}\n{routes}"), &[]);
+    create(&gateway, "acme");
+    let made = send(&gateway, "POST", "/api/consumers/acme/keys", r#"{"scopes":["read"]}"#).json();
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(opens(&gateway, key), 403);
+    let groups = |body: &str| {
+        json(&gateway, "PATCH", "/api/consumers/acme", body).header("If-Match", "*").status()
+    };
+    assert_eq!((groups(r#"{"groups":["partners"]}"#), opens(&gateway, key)), (200, 200));
+    assert_eq!((groups(r#"{"groups":null}"#), opens(&gateway, key)), (200, 403));
+}

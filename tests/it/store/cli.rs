@@ -1,6 +1,6 @@
 //! `tollgate key` on the store of a running process.
 use super::{create, opens, with_sqlite};
-use crate::support::{Exit, Gateway, hash_of, run_tollgate};
+use crate::support::{Exit, Gateway, hash_of, run_tollgate, run_tollgate_with};
 
 fn key(gateway: &Gateway, arguments: &[&str]) -> Exit {
     let admin = gateway.admin.to_string();
@@ -91,7 +91,8 @@ fn the_file_says_whether_there_is_a_store() {
     // Of a file without a store: the lines for it, as without any file.
     std::fs::write(gateway.path("other.yaml"), "version: 1\n").unwrap();
     for arguments in [&["key", "new", "acme", "-c", "other.yaml"][..], &["key", "new", "acme"]] {
-        let lines = run(arguments);
+        let admin = gateway.admin.to_string();
+        let lines = run_tollgate_with(&gateway.path(""), &[("TOLLGATE_ADMIN", &admin)], arguments);
         assert!(done(&lines).contains("api_keys:"), "{lines:?}");
     }
 }
