@@ -157,6 +157,8 @@ pub fn pointer(path: &Path, inside: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(body: &str, expected: &[&str]) {
@@ -190,5 +192,20 @@ mod tests {
         assert_eq!(Member::Absent.or(Some(1)), Some(1));
         assert_eq!(Member::Null.or(Some(1)), None);
         assert_eq!(Member::Is(2).or(Some(1)), Some(2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Fields::parse(&body).map(Fields::finish);
+        }
+
+        #[test]
+        fn whatever_is_not_known_is_refused(name in "[^p].{0,80}") {
+            let body = serde_json::json!({name: 1}).to_string();
+            let mut fields = Fields::parse(body.as_bytes()).unwrap();
+            fields.text("plan");
+            prop_assert!(fields.finish().is_err());
+        }
     }
 }

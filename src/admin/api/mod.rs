@@ -259,3 +259,37 @@ fn failed(error: Error) -> Problem {
         Refusal::HashTaken { .. } => Problem::new(409, "conflict").at("/hash", detail),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_names_what_it_names() {
+        let check = |path: &str, expected: Option<Resource>| {
+            assert_eq!(Resource::find(path), expected, "{path}");
+        };
+        let consumer = |name: &str| Some(Resource::Consumer(name.to_owned()));
+        check("/api/consumers", Some(Resource::Consumers));
+        check("/api/consumers/acme", consumer("acme"));
+        check("/api/consumers/a+b%40c", consumer("a+b@c"));
+        check("/api/consumers/a%2Fb", consumer("a/b"));
+        check("/api/consumers/a/keys", Some(Resource::Keys("a".into())));
+        check("/api/consumers/a/keys/b", Some(Resource::Key("a".into(), "b".into())));
+        check("/api/consumers/a/keys/b/rotate", Some(Resource::Rotation("a".into(), "b".into())));
+        for path in
+            ["/api", "/api/", "/api/consumers/a/", "/api/consumers/a/keys/b/c", "/consumers"]
+        {
+            check(path, None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(path in "(/api/(consumers|keys|audit))?[/a-z%+0-9]{0,40}|.*") {
+            let _ = Resource::find(&path).map(|it| it.target());
+        }
+    }
+}

@@ -85,6 +85,8 @@ pub fn none(query: &str) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -120,6 +122,17 @@ mod tests {
         assert_eq!(time("since=2026-11-24T00:00:00Z"), Ok("2026-11-24T00:00:00Z".parse().ok()));
         for text in ["since=", "since=yesterday", "since=99999999999999999999d", "since=1"] {
             assert_eq!(time(text), Err(400), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_panics(query in "[a-z_=&%+0-9]{0,40}|.*") {
+            let now = Timestamp::UNIX_EPOCH;
+            if let Ok(query) = Query::parse(&query, &["limit", "since"]) {
+                prop_assert!(query.limit().is_ok_and(|it| it <= MOST) || query.get("limit").is_some());
+                let _ = query.time("since", now);
+            }
         }
     }
 }

@@ -228,3 +228,80 @@ routes:
     assert_eq!((groups(r#"{"groups":["partners"]}"#), opens(&gateway, key)), (200, 200));
     assert_eq!((groups(r#"{"groups":null}"#), opens(&gateway, key)), (200, 403));
 }
+
+/// What the store brings while a process runs cannot be refused like a file: what does not fit is left
+/// out alone, and whatever else changes, a revocation above all, takes effect.
+#[test]
+fn what_another_node_writes_and_does_not_fit_here_is_left_out_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = started(&folder);
+    let store = folder.path().join("store.db");
+    let variables = [("STORE", store.to_str().unwrap()), ("UMBRELLA", &hash_of(&key("umbrella")))];
+    let other = Gateway::start(&yaml("").replace("gold:", "silver:"), &variables);
+    create(&one, "initech");
+    let initech = new_key(&one, "initech", "k1");
+    assert_eq!(
+        send(&one, "POST", "/api/consumers", r#"{"name":"acme","plan":"gold"}"#).status,
+        201
+    );
+    let acme = new_key(&one, "acme", "k1");
+    assert_eq!(opens(&one, &acme), 200);
+    let left_out = || other.metric("tollgate_store_consumers_left_out", &[]);
+    wait_until("it is left out", || left_out() == 1.0);
+    assert_eq!((opens(&other, &acme), opens(&other, &initech)), (401, 200));
+    wait_until("it is said", || other.said().contains("(store: consumers/acme)"));
+    ask(&one, "DELETE", "/api/consumers/initech/keys/k1").send();
+    wait_until("the revocation arrives", || opens(&other, &initech) == 401);
+
+    // A row that somebody wrote by hand, and badly.
+    let hash = "UPDATE tollgate_credentials SET hash = 'x' WHERE consumer = 'acme'";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        sqlx::any::install_default_drivers();
+        let pool = sqlx::AnyPool::connect(&format!("sqlite://{}", store.display())).await.unwrap();
+        for statement in [
+            hash,
+            "UPDATE tollgate_consumers SET revision = 1000 WHERE name = 'acme'",
+            "UPDATE tollgate_meta SET value = 1000 WHERE name = 'revision'",
+        ] {
+            sqlx::query(statement).execute(&pool).await.unwrap();
+        }
+        pool.close().await;
+    });
+    wait_until("it is left out", || opens(&one, &acme) == 401);
+    let status = one.status()["store"]["left_out"].to_string();
+    assert!(status.contains("store: consumers/acme: api_keys[0].hash must be"), "{status}");
+    assert_eq!(opens(&one, &key("umbrella")), 200);
+    assert_eq!(ask(&one, "DELETE", "/api/consumers/acme").header("If-Match", "*").status(), 204);
+    assert_eq!(one.status()["store"]["left_out"], serde_json::json!([]));
+}
+
+/// The file names another file, which is away for a moment while the store changes.
+#[test]
+fn a_change_that_cannot_be_applied_is_kept_and_tried_again() {
+    const PEM: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAJrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=
+-----END PUBLIC KEY-----
+";
+    let folder = tempfile::tempdir().unwrap();
+    let pem = folder.path().join("key.pem");
+    std::fs::write(&pem, PEM).unwrap();
+    let signer = "
+consumers: {signer: {signature_keys: [{id: s, algorithm: ed25519, public_key_file: $PEM}]}}
+";
+    let yaml = format!("store: {{sqlite: {{path: store.db}}}}\n{signer}{KEYED}");
+    let gateway = Gateway::start(&yaml, &[("PEM", pem.to_str().unwrap())]);
+    create(&gateway, "acme");
+    let old = new_key(&gateway, "acme", "k1");
+    std::fs::remove_file(&pem).unwrap();
+    let made = send(&gateway, "POST", "/api/consumers/acme/keys", r#"{"id":"k2"}"#);
+    assert_eq!(made.status, 202, "{}", made.text());
+    let new = made.json()["key"].as_str().unwrap().to_owned();
+    assert_eq!((opens(&gateway, &old), opens(&gateway, &new)), (200, 401));
+    let status = gateway.status()["store"]["last_sync"].clone();
+    assert_eq!(status["applied"], false, "{status}");
+    assert!(status["errors"][0].as_str().unwrap().contains("key.pem cannot be read"), "{status}");
+    std::fs::write(&pem, PEM).unwrap();
+    wait_until("it is applied", || opens(&gateway, &new) == 200);
+    assert_eq!(gateway.status()["store"]["last_sync"]["applied"], true);
+}

@@ -33,6 +33,7 @@ fn a_change_in_one_node_is_seen_in_the_other() {
         assert_eq!(ask(&one, "DELETE", &format!("/api/consumers/acme/keys/{id}")).status(), 200);
         assert_eq!(opens(&one, &acme), 401);
         wait_until("the key opens nothing there", || opens(&other, &acme) == 401);
+        eprintln!("revoked in the other node after {:?}", begun.elapsed());
         assert!(begun.elapsed() < ELSEWHERE, "{:?}", begun.elapsed());
     }
     // Two versions of one consumer: the second to write has not seen the first.
