@@ -57,7 +57,7 @@ pub fn check(
     compiled(loaded, base_dir, &Rows::default(), shared).map(|(gateway, _)| gateway)
 }
 
-/// What a snapshot is made of besides the file itself.
+/// What file names in `file` are relative to.
 fn base_dir(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("."))
 }

@@ -9,7 +9,7 @@ use super::{
     audit::{self, Action, DONE, Origin},
     error::failed,
     read::{self, list},
-    record::{Key, KeyState},
+    record::{Key, KeyHash, KeyState},
 };
 
 /// What may be changed of a consumer.
@@ -24,8 +24,7 @@ pub struct Attributes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewKey {
     pub id: String,
-    /// `sha256:` and 64 hexadecimal digits.
-    pub hash: String,
+    pub hash: KeyHash,
     pub scopes: Vec<String>,
     pub expires: Option<Timestamp>,
 }
@@ -316,7 +315,7 @@ impl Change {
         let Some(row) = found.await.map_err(failed)? else { return Err(Refusal::Unknown.into()) };
         Ok(Key {
             id: id.to_owned(),
-            hash: String::new(),
+            hash: KeyHash::default(),
             scopes: list(&read::text(&row, 0)?)?,
             expires: read::time_or_none(&row, 1)?,
             created: read::time(&row, 2)?,
@@ -334,14 +333,14 @@ impl Change {
         let insert = sqlx::query(INSERT_KEY)
             .bind(consumer)
             .bind(&id)
-            .bind(&hash)
+            .bind(hash.as_str())
             .bind(read::json(&scopes))
             .bind(expires.map(Timestamp::as_millisecond))
             .bind(now.as_millisecond());
         if self.execute(insert).await? > 0 {
             return Ok(Key { id, hash, scopes, expires, created: now, revoked_at: None });
         }
-        let owner = sqlx::query(HASH_OWNER).bind(&hash).fetch_optional(&mut *self.tx).await;
+        let owner = sqlx::query(HASH_OWNER).bind(hash.as_str()).fetch_optional(&mut *self.tx).await;
         match owner.map_err(failed)? {
             Some(row) => {
                 let owner = format!("{}/keys/{}", read::text(&row, 0)?, read::text(&row, 1)?);

@@ -33,7 +33,7 @@ pub use self::{
     config::{Config, Location, OnOutage},
     error::{Error, Refusal},
     health::{Health, State},
-    record::{Consumer, Key, KeyState, Rows},
+    record::{Consumer, Key, KeyHash, KeyState, Rows},
     uses::Use,
     watch::Watch,
 };

@@ -109,7 +109,7 @@ fn consumer(row: &AnyRow) -> Result<Consumer, Error> {
 fn key(row: &AnyRow) -> Result<Key, Error> {
     Ok(Key {
         id: text(row, 1)?,
-        hash: text(row, 2)?,
+        hash: text(row, 2)?.into(),
         scopes: list(&text(row, 3)?)?,
         expires: time_or_none(row, 4)?,
         created: time(row, 5)?,

@@ -1,5 +1,5 @@
 //! What the store holds, as it is held in memory.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -37,12 +37,34 @@ pub struct Consumer {
 pub struct Key {
     /// Unique within its consumer.
     pub id: String,
-    /// `sha256:` and 64 hexadecimal digits.
-    pub hash: String,
+    pub hash: KeyHash,
     pub scopes: Vec<String>,
     pub expires: Option<Timestamp>,
     pub created: Timestamp,
     pub revoked_at: Option<Timestamp>,
+}
+
+/// `sha256:` and 64 hexadecimal digits. Not shown by `Debug`: it is no key, and nobody's business.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct KeyHash(String);
+
+impl KeyHash {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for KeyHash {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// Whether a key opens anything.

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     admin::reply::Problem,
+    auth::json,
     diagnostic::{Diagnostic, Path, Step, did_you_mean},
 };
 
@@ -37,11 +38,17 @@ impl<T> Member<T> {
 }
 
 impl Fields {
+    /// No body is an empty object.
+    ///
     /// # Errors
     /// Not a JSON object.
     pub fn parse(body: &[u8]) -> Result<Self, Problem> {
-        let Value::Object(members) = super::super::object(body)? else {
-            return Err(Problem::malformed("the body is not a JSON object"));
+        // Strictly: of a member that stands twice, two readers could take different ones.
+        let members = match body {
+            [] => Map::new(),
+            body => {
+                json::object(body).map_err(|why| Problem::malformed(format!("the body: {why}")))?
+            }
         };
         Ok(Self { members, known: Vec::new(), problem: Problem::new(422, "not_valid") })
     }

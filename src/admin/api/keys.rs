@@ -222,7 +222,7 @@ pub async fn create<C: Control>(
         }
     };
     let id = id.or(None).or_else(|| key.as_deref().and_then(own_id)).unwrap_or_default();
-    let new = NewKey { id, hash, scopes, expires };
+    let new = NewKey { id, hash: hash.into(), scopes, expires };
     check(&identities, consumer, &new)?;
     let store = identities.store_for(consumer)?;
     let made = store.create_key(consumer, new, &request.origin).await.map_err(failed)?;
@@ -274,7 +274,7 @@ pub async fn rotate<C: Control>(
     }
     let key = fresh()?;
     let new_id = new_id.or(None).or_else(|| own_id(&key)).unwrap_or_default();
-    let hash = key_format::hash(&key);
+    let hash = key_format::hash(&key).into();
     let new = NewKey { id: new_id, hash, scopes: Vec::new(), expires };
     check(&identities, consumer, &new)?;
     let store = identities.store_for(consumer)?;
@@ -341,7 +341,7 @@ fn lifetime(
 fn check(identities: &Identities, consumer: &str, new: &NewKey) -> Result<(), Problem> {
     let key = raw::Key {
         id: Some(Word(new.id.clone())),
-        hash: Some(Word(new.hash.clone())),
+        hash: Some(Word(new.hash.as_str().to_owned())),
         expires: None,
         scopes: Some(new.scopes.iter().map(|scope| Word(scope.clone())).collect()),
     };

@@ -162,7 +162,7 @@ pub fn raw_of(consumer: &store::Consumer) -> raw::Consumer {
     };
     let key = |key: &store::Key| raw::Key {
         id: Some(Word(key.id.clone())),
-        hash: Some(Word(key.hash.clone())),
+        hash: Some(Word(key.hash.as_str().to_owned())),
         expires: key.expires.map(|expires| Word(expires.to_string())),
         scopes: words(&key.scopes),
     };

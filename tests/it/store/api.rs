@@ -141,6 +141,7 @@ fn what_is_wrong_with_a_body_is_said_with_its_place() {
     for (path, body, status, pointers) in [
         (consumers, "[]", 400, &[][..]),
         (consumers, "{", 400, &[]),
+        (consumers, r#"{"name":"a","name":"b"}"#, 400, &[]),
         (consumers, "{}", 422, &["/name"]),
         (consumers, r#"{"name":7,"plan":[],"colour":1}"#, 422, &["/name", "/plan", "/colour"]),
         (consumers, r#"{"name":"a b"}"#, 422, &["/name"]),
