@@ -32,6 +32,7 @@ fn credential(number: usize) -> Option<Arc<Credential>> {
         full_id: format!("{name}/first").into(),
         consumer: Some(Arc::new(consumer)),
         claims: None,
+        last_use: None,
         expires: Some(u64::MAX),
         scopes: Box::default(),
         scope_header: None,

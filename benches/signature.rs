@@ -47,6 +47,7 @@ fn credential() -> Any<Arc<Credential>> {
         full_id: "acme/k1".into(),
         consumer: Some(Arc::new(consumer)),
         claims: None,
+        last_use: None,
         expires: None,
         scopes: Box::default(),
         scope_header: None,

@@ -15,6 +15,7 @@ pub mod proxy; // L7 the data path, on Pingora
 pub mod reload; // L8 from a file to a running snapshot
 pub mod server; // L8 listeners, workers, signals
 pub mod shared; // L2 what outlives a snapshot
+pub mod store; // L2 consumers and keys made at run time, last uses, the audit
 pub mod telemetry; // L2 metrics and the access log
 pub mod upstream; // L3 where to?
 pub mod value; // L0 small validated words

@@ -1,5 +1,8 @@
-//! From a file to a running snapshot: load, check, compile, swap. On any error the old one stays,
-//! and every reason is given.
+//! From a file and a store to a running snapshot: load, check, compile, swap. On any error the old one
+//! stays, and every reason is given.
+mod begin;
+mod follow;
+
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -7,54 +10,98 @@ use std::{
         mpsc::{SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use self::{
+    begin::{Begun, Failure, begin},
+    follow::{flush, follow, keep_uses},
+};
 use crate::{
-    config, diagnostic,
+    config::{self, Loaded},
+    diagnostic::{self, Diagnostic},
     flow::clock::Now,
-    gateway::{Gateway, Shared, compile},
+    gateway::{
+        Gateway, Shared,
+        compile::{self, LeftOut, Source},
+    },
     policy::report::Mode,
-    shared::{background::TaskGuard, file::Stamp},
+    shared::{background::TaskGuard, file::Stamp, last_uses::Kind},
+    store::{Rows, Store},
     telemetry::AccessLog,
     upstream,
 };
 
-/// Loads and compiles `file` against `shared`.
+/// Loads and compiles `file` against `shared`, without a store.
 ///
 /// # Errors
 /// Every problem, rendered with its place and its line.
 pub fn compile_file(file: &Path, shared: &Shared) -> Result<Gateway, Vec<String>> {
-    check(config::load(file), file.parent().unwrap_or(Path::new(".")), shared)
+    check(config::load(file), base_dir(file), shared)
 }
 
-/// Compiles what was loaded. Of a file that could not be read whole, the rest is compiled too, for
-/// the sake of its problems: the operator is to see them all at once.
+/// Compiles what was loaded, without a store. Of a file that could not be read whole, the rest is
+/// compiled too, for the sake of its problems: the operator is to see them all at once.
 ///
 /// # Errors
 /// Every problem, rendered with its place and its line.
 pub fn check(
-    loaded: Result<config::Loaded, config::Failure>,
+    loaded: Result<Loaded, config::Failure>,
     base_dir: &Path,
     shared: &Shared,
 ) -> Result<Gateway, Vec<String>> {
+    compiled(loaded, base_dir, &Rows::default(), shared).map(|(gateway, _)| gateway)
+}
+
+/// What file names in `file` are relative to.
+fn base_dir(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("."))
+}
+
+fn compiled(
+    loaded: Result<Loaded, config::Failure>,
+    base_dir: &Path,
+    stored: &Rows,
+    shared: &Shared,
+) -> Result<(Gateway, Loaded), Vec<String>> {
+    let none = config::Revision::none();
+    let source = |raw, revision| Source { raw, revision, base_dir, stored, kept: None };
     let failure = match loaded {
         Ok(loaded) => {
-            let compiled = compile::compile(&loaded.config, &loaded.revision, base_dir, shared);
-            return compiled
-                .map_err(|problems| diagnostic::render_each(&problems.0, &loaded.source));
+            return match compile::compile(source(&loaded.config, &loaded.revision), shared) {
+                Ok(gateway) => Ok((gateway, loaded)),
+                Err(problems) => Err(diagnostic::render_each(&problems.0, &loaded.source)),
+            };
         }
         Err(failure) => failure,
     };
-    let further = failure.partial.as_deref().and_then(|partial| {
-        compile::compile(partial, &config::Revision::none(), base_dir, shared).err()
-    });
+    let further = failure
+        .partial
+        .as_deref()
+        .and_then(|partial| compile::compile(source(partial, &none), shared).err());
     let failure = failure.with(further.unwrap_or_default());
     Err(diagnostic::render_each(&failure.diagnostics, &failure.source))
+}
+
+/// What the running snapshot was made of. Changes of the store are compiled against this and not
+/// against the file, which somebody may be editing.
+#[derive(Clone)]
+pub struct Running {
+    pub loaded: Arc<Loaded>,
+    pub rows: Arc<Rows>,
+}
+
+impl Running {
+    /// Why consumers of the store do not run.
+    #[must_use]
+    pub fn explain<'l>(&self, left_out: impl IntoIterator<Item = &'l LeftOut>) -> Vec<String> {
+        let all: Vec<Diagnostic> = left_out.into_iter().map(|it| it.diagnostic.clone()).collect();
+        diagnostic::render_each(&all, &self.loaded.source)
+    }
 }
 
 /// What a reload did.
@@ -73,30 +120,60 @@ pub struct Last {
     pub errors: Vec<String>,
 }
 
+/// What the store last brought, for the status.
+#[derive(Clone, Debug)]
+pub struct LastSync {
+    pub at: SystemTime,
+    /// From the question to the store until the new snapshot took requests.
+    pub took: Duration,
+    pub errors: Vec<String>,
+}
+
 /// Holds what a reload needs. Reloads are done one at a time on a thread of their own: the allocator
 /// then finds the memory of the last snapshot again, and a thousand reloads take what a few take.
 pub struct Reloader {
     file: PathBuf,
     live: Arc<ArcSwap<Gateway>>,
     shared: Arc<Shared>,
+    store: Option<Arc<Store>>,
     access_log: Arc<AccessLog>,
     background: Handle,
     jobs: SyncSender<Job>,
     state: Mutex<State>,
 }
 
+/// What a reload needs for the life of the process.
+pub struct Parts {
+    pub file: PathBuf,
+    pub live: Arc<ArcSwap<Gateway>>,
+    pub shared: Arc<Shared>,
+    pub store: Option<Arc<Store>>,
+    pub access_log: Arc<AccessLog>,
+    pub background: Handle,
+}
+
 struct Job {
-    cause: String,
+    work: Work,
     tell: SyncSender<Result<Applied, Vec<String>>>,
+}
+
+enum Work {
+    /// The file and the store, as they are now.
+    Reload { cause: String },
+    /// The store as it is now, beside the file that runs.
+    Sync,
 }
 
 /// Reloads that may wait; whoever asks beyond waits to ask.
 const QUEUE: usize = 64;
 
-#[derive(Default)]
 struct State {
+    running: Running,
     last: Option<Last>,
-    /// Health checks, name resolution and whatever else keeps the running snapshot fresh.
+    last_sync: Option<LastSync>,
+    /// Health checks and name resolution.
+    upstreams: Vec<TaskGuard>,
+    /// Whatever else keeps the running snapshot fresh.
     tasks: Vec<TaskGuard>,
     /// The snapshot before: dropped here with the next reload, not by the request that ends last.
     previous: Option<Arc<Gateway>>,
@@ -105,23 +182,24 @@ struct State {
 impl Reloader {
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(
-        file: PathBuf,
-        live: Arc<ArcSwap<Gateway>>,
-        shared: Arc<Shared>,
-        access_log: Arc<AccessLog>,
-        background: Handle,
-    ) -> std::io::Result<Arc<Self>> {
+    pub fn start(parts: Parts, running: Running) -> std::io::Result<Arc<Self>> {
+        let Parts { file, live, shared, store, access_log, background } = parts;
         let (jobs, waiting) = sync_channel::<Job>(QUEUE);
-        let state = Mutex::new(State::default());
-        let reloader = Arc::new(Self { file, live, shared, access_log, background, jobs, state });
+        let (upstreams, tasks) = (Vec::new(), Vec::new());
+        let (last, last_sync, previous) = (None, None, None);
+        let state = Mutex::new(State { running, last, last_sync, upstreams, tasks, previous });
+        let reloader = Self { file, live, shared, store, access_log, background, jobs, state };
+        let reloader = Arc::new(reloader);
         reloader.adopt(&reloader.live.load_full());
         let weak = Arc::downgrade(&reloader);
         thread::Builder::new().name("reload".to_owned()).spawn(move || {
             for job in waiting {
                 let Some(reloader) = weak.upgrade() else { return };
                 // Who is gone does not want to know.
-                let _ = job.tell.send(reloader.apply(&job.cause));
+                let _ = job.tell.send(match job.work {
+                    Work::Reload { cause } => reloader.apply(&cause),
+                    Work::Sync => reloader.apply_store(),
+                });
             }
         })?;
         Ok(reloader)
@@ -138,8 +216,23 @@ impl Reloader {
     }
 
     #[must_use]
+    pub const fn store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref()
+    }
+
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.state.lock().running.clone()
+    }
+
+    #[must_use]
     pub fn last(&self) -> Option<Last> {
         self.state.lock().last.clone()
+    }
+
+    #[must_use]
+    pub fn last_sync(&self) -> Option<LastSync> {
+        self.state.lock().last_sync.clone()
     }
 
     /// Applies the file as it is now. Blocks for as long as reading and compiling take; call it off
@@ -148,10 +241,21 @@ impl Reloader {
     /// # Errors
     /// Every reason why the old configuration stays.
     pub fn reload(&self, cause: &str) -> Result<Applied, Vec<String>> {
+        self.ask(Work::Reload { cause: cause.to_owned() })
+    }
+
+    /// Applies the store as it is now. Blocks likewise.
+    ///
+    /// # Errors
+    /// Every reason why the old snapshot stays.
+    pub fn sync(&self) -> Result<Applied, Vec<String>> {
+        self.ask(Work::Sync)
+    }
+
+    fn ask(&self, work: Work) -> Result<Applied, Vec<String>> {
         let (tell, told) = sync_channel(1);
-        let job = Job { cause: cause.to_owned(), tell };
         let stopped = || Err(vec!["the process is stopping".to_owned()]);
-        if self.jobs.send(job).is_err() {
+        if self.jobs.send(Job { work, tell }).is_err() {
             return stopped();
         }
         told.recv().unwrap_or_else(|_| stopped())
@@ -176,8 +280,12 @@ impl Reloader {
     }
 
     fn try_apply(&self) -> Result<Applied, Vec<String>> {
-        let gateway = Arc::new(compile_file(&self.file, &self.shared)?);
-        let old = self.live.load_full();
+        // Without the store, what is known of it goes on.
+        let known = self.running().rows;
+        let rows = self.load(&known).map_or(known, Arc::new);
+        let dir = base_dir(&self.file);
+        let (gateway, loaded) = compiled(config::load(&self.file), dir, &rows, &self.shared)?;
+        let (gateway, old) = (Arc::new(gateway), self.live.load_full());
         if let Some(what) = needs_upgrade(&old, &gateway) {
             return Err(vec![format!(
                 "{}: {what} differs from what this process runs with: nothing was applied; \
@@ -185,14 +293,21 @@ impl Reloader {
                 self.file.display()
             )]);
         }
+        let running = Running { loaded: Arc::new(loaded), rows };
+        let left_out = newly_left_out(&old, &gateway);
+        if !left_out.is_empty() {
+            return Err(running.explain(left_out));
+        }
         let revision = gateway.revision.to_string();
-        let is_new = old.revision != gateway.revision;
+        let is_new =
+            old.revision != gateway.revision || old.store_revision != gateway.store_revision;
         if is_new {
             // Before the swap: a log that cannot be opened is a reason to stay.
             self.access_log.set_destination(gateway.access_log.clone()).map_err(|why| {
                 vec![format!("{}: telemetry.access_log.path: {why}", self.file.display())]
             })?;
             self.live.store(gateway.clone());
+            self.state.lock().running = running;
             self.adopt(&gateway);
             self.state.lock().previous = Some(old);
         } else {
@@ -202,6 +317,60 @@ impl Reloader {
         Ok(Applied { revision, is_new })
     }
 
+    /// The rows of the store as they are now; nothing without a store or while it does not answer.
+    fn load(&self, known: &Rows) -> Option<Rows> {
+        self.background.block_on(self.store.as_ref()?.load(known)).ok()
+    }
+
+    fn apply_store(&self) -> Result<Applied, Vec<String>> {
+        let begun = Instant::now();
+        let result = self.try_apply_store();
+        let errors = result.as_ref().err().cloned().unwrap_or_default();
+        if result.as_ref().is_ok_and(|applied| !applied.is_new) {
+            return result;
+        }
+        self.shared.metrics.store_synced(result.is_ok());
+        if !errors.is_empty() {
+            log::error!("a change of the store is not applied yet\n{}", errors.join("\n"));
+        }
+        let last_sync = LastSync { at: SystemTime::now(), took: begun.elapsed(), errors };
+        self.state.lock().last_sync = Some(last_sync);
+        result
+    }
+
+    fn try_apply_store(&self) -> Result<Applied, Vec<String>> {
+        let (old, running) = (self.live.load_full(), self.running());
+        let revision = old.revision.to_string();
+        let unchanged = Applied { revision: revision.clone(), is_new: false };
+        let Some(store) = &self.store else { return Ok(unchanged) };
+        let rows = self.background.block_on(store.load(&running.rows));
+        let rows = rows.map_err(|why| vec![why.to_string()])?;
+        if rows.revision == old.store_revision {
+            return Ok(unchanged);
+        }
+        let source = Source {
+            raw: &running.loaded.config,
+            revision: &running.loaded.revision,
+            base_dir: base_dir(&self.file),
+            stored: &rows,
+            kept: Some(&old),
+        };
+        let gateway = compile::compile(source, &self.shared)
+            .map_err(|problems| diagnostic::render_each(&problems.0, &running.loaded.source))?;
+        let gateway = Arc::new(gateway);
+        self.live.store(gateway.clone());
+        let left_out = newly_left_out(&old, &gateway);
+        if !left_out.is_empty() {
+            let why = running.explain(left_out).join("\n");
+            log::error!("consumers of the store that do not fit are left out\n{why}");
+        }
+        log::info!("revision {} of the store is applied", rows.revision);
+        self.state.lock().running.rows = Arc::new(rows);
+        self.keep_fresh(&gateway);
+        self.state.lock().previous = Some(old);
+        Ok(Applied { revision, is_new: true })
+    }
+
     /// Gives what outlives a snapshot the settings of this one.
     fn adopt(&self, gateway: &Arc<Gateway>) {
         self.shared.metrics.config_applied(gateway.revision.as_str(), Now::read().unix);
@@ -209,16 +378,26 @@ impl Reloader {
         for tls in gateway.tls.iter().flatten() {
             tls.warn();
         }
+        warn_of_open_routes(gateway);
         let spawn = |upstream| upstream::spawn(upstream, &self.background);
+        self.state.lock().upstreams = gateway.upstreams.values().map(|it| spawn(it)).collect();
+        self.keep_fresh(gateway);
+    }
+
+    /// As `adopt`, where only the store has changed: upstreams are those of the snapshot before.
+    fn keep_fresh(&self, gateway: &Arc<Gateway>) {
         let kept_fresh = gateway
             .background
             .iter()
             .map(|it| TaskGuard::spawn(&self.background, it.clone().run()));
-        self.state.lock().tasks =
-            gateway.upstreams.values().map(|it| spawn(it)).chain(kept_fresh).collect();
-        warn_of_open_routes(gateway);
+        self.state.lock().tasks = kept_fresh.collect();
         self.shared.metrics.sweep();
         self.shared.endpoints.sweep();
+        let rows = self.running().rows;
+        self.shared.last_uses.sweep(|kind, full_id| {
+            let key = full_id.split_once('/').and_then(|(consumer, id)| rows.key(consumer, id));
+            kind == Kind::ApiKey && key.is_some()
+        });
         // Each snapshot remembers tokens for itself: its consumers are its own.
         self.shared.tokens.clear();
     }
@@ -241,6 +420,11 @@ fn warn_of_open_routes(gateway: &Gateway) {
     );
 }
 
+/// Consumers of the store that ran until now and would no longer.
+fn newly_left_out<'n>(old: &Gateway, new: &'n Gateway) -> Vec<&'n LeftOut> {
+    new.left_out.iter().filter(|it| !old.left_out.contains(it)).collect()
+}
+
 /// What a running process cannot change of itself.
 fn needs_upgrade(old: &Gateway, new: &Gateway) -> Option<&'static str> {
     let (old, new) = (&old.process, &new.process);
@@ -250,6 +434,8 @@ fn needs_upgrade(old: &Gateway, new: &Gateway) -> Option<&'static str> {
         Some("`admin.address`")
     } else if old.workers != new.workers {
         Some("`server.workers`")
+    } else if old.store != new.store {
+        Some("`store`")
     } else {
         None
     }

@@ -33,7 +33,8 @@ use crate::{
     gateway::{Gateway, Shared},
     limit,
     proxy::phases::Proxy,
-    reload::{self, Reloader},
+    reload::{self, Begun, Reloader},
+    store::State,
     telemetry::AccessLog,
     upstream,
 };
@@ -49,9 +50,9 @@ pub struct Options {
 /// Why the process could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Every problem of the configuration, rendered.
-    #[error("{}", .0.join("\n"))]
-    Configuration(Vec<String>),
+    /// Of the configuration or of its store.
+    #[error(transparent)]
+    Begin(#[from] reload::Failure),
     #[error("cannot listen on {address} ({what}): {why}")]
     Listen { what: String, address: SocketAddr, why: std::io::Error },
     #[error("cannot start: {0}")]
@@ -100,26 +101,29 @@ impl Process {
 /// See [`Failure`]; nothing listens then.
 pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Failure> {
     let shared = Arc::new(Shared::new().map_err(Failure::Start)?);
-    let gateway = reload::compile_file(&options.config, &shared).map_err(Failure::Configuration)?;
-    let gateway = Arc::new(gateway);
-    let listeners = bind(&gateway)?;
-    let admin = listen("admin", gateway.process.admin)?;
     let background = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("background")
         .enable_all()
         .build()?;
+    let Begun { gateway, running, store } =
+        reload::begin(&options.config, &shared, background.handle())?;
+    let gateway = Arc::new(gateway);
+    let listeners = bind(&gateway)?;
+    let admin = listen("admin", gateway.process.admin)?;
     let live = Arc::new(ArcSwap::new(gateway.clone()));
     let dropped = shared.metrics.access_log_dropped().clone();
     let access_log = AccessLog::new(gateway.access_log.clone(), dropped);
     let access_log = Arc::new(access_log.map_err(Failure::AccessLog)?);
-    let reloader = Reloader::start(
-        options.config.clone(),
-        live.clone(),
-        shared.clone(),
-        access_log.clone(),
-        background.handle().clone(),
-    )?;
+    let parts = reload::Parts {
+        file: options.config.clone(),
+        live: live.clone(),
+        shared: shared.clone(),
+        store,
+        access_log: access_log.clone(),
+        background: background.handle().clone(),
+    };
+    let reloader = Reloader::start(parts, running)?;
     let (drain, draining) = watch::channel(false);
     let process = Arc::new(Process {
         reloader: reloader.clone(),
@@ -141,8 +145,10 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
     background.spawn(accept::admin(admin, app, draining.clone()));
     background.spawn(signals::handle(process.clone()));
     background.spawn(sweep(shared.limits.clone()));
+    background.spawn(reload::follow(reloader.clone()));
+    background.spawn(reload::keep_uses(reloader.clone()));
     if options.is_watching {
-        background.spawn(reload::watch(reloader));
+        background.spawn(reload::watch(reloader.clone()));
     }
     wait_for_names(&gateway);
     process.is_ready.store(true, Ordering::Release);
@@ -150,9 +156,20 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
     on_ready(&gateway);
     leave(&process, &workers, draining, &background);
     drop(listeners);
+    background.block_on(close_store(&reloader));
     access_log.close(Duration::from_secs(5));
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
+}
+
+/// The last uses are written down, unless the store is gone: nobody waits for it then.
+async fn close_store(reloader: &Reloader) {
+    const AT_MOST: Duration = Duration::from_secs(2);
+    let Some(store) = reloader.store() else { return };
+    if store.health().state == State::Up {
+        let _ = tokio::time::timeout(AT_MOST, reload::flush(reloader)).await;
+        let _ = tokio::time::timeout(AT_MOST, store.close()).await;
+    }
 }
 
 fn bind(gateway: &Gateway) -> Result<Vec<TcpListener>, Failure> {

@@ -73,6 +73,16 @@ impl Client {
         self.read(request.send(body.to_string()))
     }
 
+    /// # Errors
+    /// As `get`.
+    pub fn delete(&self, path: &str) -> Result<Value, String> {
+        let mut request = self.agent.delete(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.read(request.call())
+    }
+
     fn read(
         &self,
         answer: Result<http::Response<ureq::Body>, ureq::Error>,
@@ -127,9 +137,14 @@ fn refusal(status: http::StatusCode, problem: &Value) -> String {
         text.push_str(" (401)");
     }
     let errors = problem.get("errors").and_then(Value::as_array);
-    for error in errors.into_iter().flatten().filter_map(Value::as_str) {
+    for error in errors.into_iter().flatten() {
+        let word = |name| error.get(name).and_then(Value::as_str);
         // Writing to a string cannot fail.
-        let _ = write!(text, "\n{error}");
+        let _ = match (error.as_str(), word("pointer"), word("detail")) {
+            (Some(error), ..) => write!(text, "\n{error}"),
+            (None, Some(pointer), Some(detail)) => write!(text, "\n{pointer}: {detail}"),
+            _ => Ok(()),
+        };
     }
     text
 }

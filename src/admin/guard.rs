@@ -22,7 +22,39 @@ pub enum Caller {
     Anyone,
     /// Somebody on this machine; no tokens are configured.
     Local,
-    Token(Arc<str>),
+    /// By the token's id.
+    Token(Arc<str>, Role),
+}
+
+impl Caller {
+    /// As the audit has it.
+    pub fn actor(&self) -> &str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Local => "local",
+            Self::Token(id, _) => id,
+        }
+    }
+
+    pub const fn role(&self) -> &'static str {
+        match self {
+            Self::Local | Self::Token(_, Role::Admin) => "admin",
+            Self::Anyone | Self::Token(_, Role::Viewer) => "viewer",
+        }
+    }
+
+    /// Whether its role lets it do more than read.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn may(&self, method: &Method) -> Result<(), Problem> {
+        match self {
+            Self::Anyone | Self::Token(_, Role::Viewer) if !is_reading(method) => {
+                Err(Problem::new(403, "forbidden").detail("a viewer's token may only read"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for Caller {
@@ -30,28 +62,27 @@ impl fmt::Display for Caller {
         match self {
             Self::Anyone => f.write_str("anyone"),
             Self::Local => f.write_str("a local client"),
-            Self::Token(id) => write!(f, "token {id}"),
+            Self::Token(id, _) => write!(f, "token {id}"),
         }
     }
 }
 
+/// Who asks. What they may is another question: [`Caller::may`].
+///
 /// # Errors
 /// 401, 403 or 415. Without tokens and off loopback nobody is admitted.
 pub fn admit(head: &Parts, tokens: &[Token], is_loopback: bool) -> Result<Caller, Problem> {
     if tokens.is_empty() && is_loopback { admit_local(head) } else { admit_token(head, tokens) }
 }
 
-fn is_reading(method: &Method) -> bool {
+pub fn is_reading(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
 fn admit_token(head: &Parts, tokens: &[Token]) -> Result<Caller, Problem> {
     let word = bearer(&head.headers).ok_or_else(|| unauthorized("a bearer token is required"))?;
     let token = Token::find(tokens, word).ok_or_else(|| unauthorized("the token is unknown"))?;
-    if token.role == Role::Viewer && !is_reading(&head.method) {
-        return Err(Problem::new(403, "forbidden").detail("a viewer's token may only read"));
-    }
-    Ok(Caller::Token(Arc::clone(&token.id)))
+    Ok(Caller::Token(Arc::clone(&token.id), token.role))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
@@ -114,10 +145,13 @@ fn has_body(headers: &HeaderMap) -> bool {
     is_long || headers.contains_key(TRANSFER_ENCODING)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// JSON, or a patch in JSON (RFC 7396).
+pub fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    let essence = essence.trim_ascii();
+    essence.eq_ignore_ascii_case(b"application/json")
+        || essence.eq_ignore_ascii_case(b"application/merge-patch+json")
 }
 
 #[cfg(test)]
@@ -144,7 +178,9 @@ mod tests {
 
     #[track_caller]
     fn check(request: &str, tokens: &[Token], is_loopback: bool, expected: Result<&str, u16>) {
-        let admitted = admit(&head(request), tokens, is_loopback);
+        let head = head(request);
+        let admitted = admit(&head, tokens, is_loopback)
+            .and_then(|caller| caller.may(&head.method).map(|()| caller));
         let admitted = admitted.map(|caller| caller.to_string()).map_err(|it| it.status());
         assert_eq!(admitted.as_deref().map_err(|status| *status), expected, "{request}");
     }

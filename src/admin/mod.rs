@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, status and the API that operates the process. HTTP/1.1 on
 //! an address of its own, with an authentication of its own. It reaches the rest through `Control`
 //! alone; the data path never passes here.
+mod api;
 pub mod client;
 mod guard;
 mod page;
@@ -9,16 +10,20 @@ mod reply;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::{Response, request::Parts};
+use http::{HeaderName, HeaderValue, Response, request::Parts};
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
-pub use self::guard::Caller;
+pub use self::{
+    api::{Identities, counts},
+    guard::Caller,
+};
 use self::{
-    page::Page,
+    page::{Page, Target},
     reply::{Problem, Reply},
 };
 pub use crate::gateway::token::{Role, Token};
+use crate::store::Origin;
 
 /// The longest body that is read.
 const BODY: usize = 64 * 1024;
@@ -47,6 +52,13 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// Every reason why the old one goes on.
     fn reload(&self, cause: &str) -> Result<String, Vec<String>>;
+    /// At once. Consumers and keys, of the file and of the store.
+    fn identities(&self) -> Identities;
+    /// Applies the store as it now is.
+    ///
+    /// # Errors
+    /// Every reason why what ran before goes on.
+    fn sync(&self) -> Result<(), Vec<String>>;
     /// The text of a scrape.
     fn metrics(&self) -> String;
     /// # Errors
@@ -69,9 +81,34 @@ impl<C: Control> ServeHttp for Admin<C> {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         session.set_write_timeout(Some(WRITE_TIMEOUT));
         let is_head = session.req_header().method == http::Method::HEAD;
-        let reply = self.answer(session).await.unwrap_or_else(Problem::into_reply);
+        let request_id = request_id(session.req_header());
+        let answer = self.answer(session, &request_id).await;
+        let reply = answer.unwrap_or_else(|problem| problem.into_reply(&request_id));
+        let reply = match HeaderValue::from_str(&request_id) {
+            Ok(value) => reply.header(X_REQUEST_ID, value),
+            Err(_) => reply,
+        };
         reply.into_response(is_head)
     }
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A word of the caller's, so that it finds its request in the audit; else a random one.
+fn request_id(head: &Parts) -> String {
+    let given = head.headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
+    let is_word = |text: &&str| {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        (1..=64).contains(&text.len()) && text.chars().all(is_fine)
+    };
+    let random = || format!("{:032x}", fastrand::u128(..));
+    given.filter(is_word).map_or_else(random, str::to_owned)
+}
+
+/// Times of keys are read by people.
+fn whole_second() -> jiff::Timestamp {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 impl<C: Control> Admin<C> {
@@ -79,22 +116,48 @@ impl<C: Control> Admin<C> {
         Self { control }
     }
 
-    async fn answer(&self, session: &mut ServerSession) -> Result<Reply, Problem> {
-        let (page, caller) = self.admit(session.req_header())?;
-        let body = if page.is_action() { read_body(session).await? } else { Vec::new() };
-        self.perform(page, &caller, &body).await
+    async fn answer(
+        &self,
+        session: &mut ServerSession,
+        request_id: &str,
+    ) -> Result<Reply, Problem> {
+        let (target, caller) = self.admit(session.req_header())?;
+        let head = session.req_header();
+        match target {
+            Target::Page(page) => {
+                caller.may(&head.method)?;
+                let body = if page.is_action() { read_body(session).await? } else { Vec::new() };
+                self.perform(page, &caller, &body).await
+            }
+            Target::Api(resource) => {
+                let client = session.client_addr().and_then(|it| it.as_inet());
+                let origin = Origin {
+                    actor: caller.actor().to_owned(),
+                    role: caller.role(),
+                    request_id: request_id.to_owned(),
+                    source: client.map(|it| it.ip().to_string()).unwrap_or_default(),
+                    now: whole_second(),
+                };
+                let request = api::Request::new(resource, head, origin);
+                let body = match caller.may(&head.method) {
+                    Ok(()) => request.body(session).await,
+                    Err(problem) => Err(problem),
+                };
+                api::answer(&self.control, &request, body).await
+            }
+        }
     }
 
     /// Decides from the head alone, before anything of the body is read.
-    fn admit(&self, head: &Parts) -> Result<(Page, Caller), Problem> {
-        let page = Page::find(head.uri.path());
-        let caller = match page {
-            Some(page) if page.is_open() => Caller::Anyone,
+    fn admit(&self, head: &Parts) -> Result<(Target, Caller), Problem> {
+        let target = Target::find(head.uri.path());
+        let caller = match &target {
+            Some(target) if target.is_open() => Caller::Anyone,
             _ => guard::admit(head, &self.control.tokens(), self.control.is_loopback())?,
         };
-        let page = page.ok_or_else(|| Problem::new(404, "not_found"))?;
-        page.check_method(&head.method)?;
-        Ok((page, caller))
+        let target = target.ok_or_else(|| Problem::new(404, "not_found"))?;
+        target.check_method(&head.method)?;
+        Ok((target, caller))
     }
 
     async fn perform(&self, page: Page, caller: &Caller, body: &[u8]) -> Result<Reply, Problem> {
@@ -163,18 +226,25 @@ impl<C: Control> Admin<C> {
         }
     }
 
-    /// Off the threads that serve: rendering 10,000 routes or compiling a configuration takes long.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&C) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let control = Arc::clone(&self.control);
-        let done = tokio::task::spawn_blocking(move || work(&control)).await;
-        done.map_err(|error| {
-            log::error!("an admin request failed: {error}");
-            Problem::new(500, "internal_error")
-        })
+        blocking(&self.control, work).await
     }
+}
+
+/// Off the threads that serve: rendering 10,000 routes or compiling a configuration takes long.
+async fn blocking<C: Control, T: Send + 'static>(
+    control: &Arc<C>,
+    work: impl FnOnce(&C) -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let control = Arc::clone(control);
+    let done = tokio::task::spawn_blocking(move || work(&control)).await;
+    done.map_err(|error| {
+        log::error!("an admin request failed: {error}");
+        Problem::new(500, "internal_error")
+    })
 }
 
 /// The body as a JSON object; none is an empty one.

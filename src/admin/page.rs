@@ -1,7 +1,37 @@
 //! The closed list of what the admin listener serves: paths, methods and who may.
 use http::{HeaderValue, Method, header::ALLOW};
 
-use super::reply::Problem;
+use super::{api::Resource, reply::Problem};
+
+/// What is asked for: a page that is there once, or something that the API knows by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Page(Page),
+    Api(Resource),
+}
+
+impl Target {
+    pub fn find(path: &str) -> Option<Self> {
+        Page::find(path).map(Self::Page).or_else(|| Resource::find(path).map(Self::Api))
+    }
+
+    /// For probes, which have neither a token nor a name that we know.
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Self::Page(Page::Healthz | Page::Readyz))
+    }
+
+    pub fn check_method(&self, method: &Method) -> Result<(), Problem> {
+        let allow = match self {
+            Self::Page(page) if page.is_action() => "POST",
+            Self::Page(_) => "GET, HEAD",
+            Self::Api(resource) => resource.allow(),
+        };
+        let refuse = || {
+            Problem::new(405, "method_not_allowed").header(ALLOW, HeaderValue::from_static(allow))
+        };
+        allow.split(", ").any(|it| method == it).then_some(()).ok_or_else(refuse)
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -32,26 +62,9 @@ impl Page {
         })
     }
 
-    /// For probes, which have neither a token nor a name that we know.
-    pub const fn is_open(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz)
-    }
-
     /// Asked for by POST, with a body or without.
     pub const fn is_action(self) -> bool {
         matches!(self, Self::Reload | Self::Stop | Self::Explain | Self::Purge)
-    }
-
-    pub fn check_method(self, method: &Method) -> Result<(), Problem> {
-        let (is_allowed, allow) = if self.is_action() {
-            (method == Method::POST, "POST")
-        } else {
-            (method == Method::GET || method == Method::HEAD, "GET, HEAD")
-        };
-        let refuse = || {
-            Problem::new(405, "method_not_allowed").header(ALLOW, HeaderValue::from_static(allow))
-        };
-        is_allowed.then_some(()).ok_or_else(refuse)
     }
 }
 
@@ -64,4 +77,6 @@ pub const INDEX: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 <li>POST /api/reload applies the configuration anew\
 <li>POST /api/stop stops, after the requests in flight\
 <li>POST /api/explain says what would happen to a request\
-<li>POST /api/cache/purge removes stored responses</ul></html>\n";
+<li>POST /api/cache/purge removes stored responses\
+<li><a href=\"/api/consumers\">/api/consumers</a>, <a href=\"/api/keys\">/api/keys</a>, \
+<a href=\"/api/audit\">/api/audit</a></ul></html>\n";

@@ -32,6 +32,15 @@ impl Reply {
         Self::new(status, "application/json", format!("{body}\n").into_bytes())
     }
 
+    pub const fn empty(status: u16) -> Self {
+        Self::new(status, "text/plain", Vec::new())
+    }
+
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
     const fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
         Self { status, content_type, headers: Vec::new(), body }
     }
@@ -43,8 +52,11 @@ impl Reply {
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        headers.insert(CONTENT_LENGTH, length.into());
+        // A 204 has neither (RFC 9110 sections 8.6 and 15.3.5).
+        if self.status != 204 {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // The pages have no script, no style and no frame, and nobody shall add one.
@@ -61,7 +73,8 @@ pub struct Problem {
     status: u16,
     code: &'static str,
     detail: Option<String>,
-    errors: Vec<String>,
+    /// Sentences, or objects with a `pointer` into the body (RFC 6901) and a `detail`.
+    errors: Vec<Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -79,9 +92,23 @@ impl Problem {
         self
     }
 
-    pub fn errors(mut self, errors: Vec<String>) -> Self {
-        self.errors = errors;
+    pub fn errors(mut self, errors: impl IntoIterator<Item = impl Into<Value>>) -> Self {
+        self.errors = errors.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Something is wrong at `pointer` in the body.
+    pub fn at(mut self, pointer: &str, detail: impl Into<String>) -> Self {
+        self.errors.push(json!({"pointer": pointer, "detail": detail.into()}));
+        self
+    }
+
+    pub const fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    pub const fn code(&self) -> &'static str {
+        self.code
     }
 
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -89,12 +116,11 @@ impl Problem {
         self
     }
 
-    #[cfg(test)]
     pub const fn status(&self) -> u16 {
         self.status
     }
 
-    pub fn into_reply(self) -> Reply {
+    pub fn into_reply(self, request_id: &str) -> Reply {
         let title = StatusCode::from_u16(self.status).ok().and_then(|it| it.canonical_reason());
         let mut body = json!({
             "type": "about:blank",
@@ -107,6 +133,7 @@ impl Problem {
             if !self.errors.is_empty() {
                 members.insert("errors".to_owned(), self.errors.into());
             }
+            members.insert("request_id".to_owned(), request_id.into());
         }
         let mut reply = Reply::json(self.status, &body);
         reply.content_type = "application/problem+json";

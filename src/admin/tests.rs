@@ -5,6 +5,10 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::{
+    gateway::compile::{Source, compile},
+    store::Rows,
+};
 
 /// A process whose words are chosen by the test.
 struct Fake {
@@ -40,6 +44,12 @@ impl Control for Fake {
         self.causes.lock().push(cause.to_owned());
         self.reload.clone()
     }
+    fn identities(&self) -> Identities {
+        identities(Rows::default())
+    }
+    fn sync(&self) -> Result<(), Vec<String>> {
+        Ok(())
+    }
     fn metrics(&self) -> String {
         "tollgate_limit_keys 1\n".into()
     }
@@ -55,6 +65,33 @@ impl Control for Fake {
             None => Err("`tag` is missing".into()),
         }
     }
+}
+
+/// What runs on this file, with these rows beside it and no store.
+fn identities(rows: Rows) -> Identities {
+    const FILE: &str = "version: 1
+listeners: [{name: http, address: 127.0.0.1:8080}]
+plans: {gold: {concurrency: 1}}
+consumers:
+  acme:
+    plan: gold
+    api_keys: [{id: q4, hash: 'sha256:$HASH', expires: 2020-01-01T00:00:00Z, scopes: [a]}]
+    basic: [{username: acme, password_hash: '$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA'}]
+routes: [{id: a, match: {paths: [/*]}, public: true, respond: {status: 200, body: a}}]
+";
+    let text = FILE.replace("$HASH", &"0f".repeat(32));
+    let file = Arc::new(crate::config::parse(&text, "dir/t.yaml", ".".as_ref()).unwrap());
+    let rows = Arc::new(rows);
+    let source = Source {
+        raw: &file.config,
+        revision: &file.revision,
+        base_dir: ".".as_ref(),
+        stored: &rows,
+        kept: None,
+    };
+    let shared = crate::gateway::Shared::new().unwrap();
+    let gateway = Arc::new(compile(source, &shared).unwrap());
+    Identities { gateway, file, rows, last_uses: shared.last_uses, store: None }
 }
 
 fn fake() -> Fake {
@@ -208,6 +245,46 @@ async fn bodies_are_checked_and_bounded() {
     check(fake(), &post("/api/explain", &long), 413, "64 KiB").await;
     let deep = "[".repeat(10_000);
     check(fake(), &post("/api/explain", &deep), 400, "not JSON").await;
+}
+
+#[tokio::test]
+async fn the_consumers_of_the_file_are_there_to_be_read() {
+    check(fake(), &get("/api/consumers"), 200, r#""name":"acme","source":"file","plan":"gold""#)
+        .await;
+    check(fake(), &get("/api/consumers/acme"), 200, "\"groups\":[]").await;
+    check(fake(), &get("/api/consumers/%61cme/keys"), 200, r#""id":"q4","kind":"api_key""#).await;
+    check(fake(), &get("/api/keys?state=expired"), 200, "\"id\":\"q4\"").await;
+    check(fake(), &get("/api/keys?kind=basic"), 200, "\"id\":\"acme\",\"kind\":\"basic\"").await;
+    check(fake(), &get("/api/keys?limit=1"), 200, "\"next\":\"acme/api_key/q4\"").await;
+    check(fake(), &get("/api/keys?after=acme/api_key/q4"), 200, "\"next\":null").await;
+    check(fake(), &get("/api/keys?used_since=1d"), 200, "{\"items\":[],\"next\":null}").await;
+    check(fake(), &get("/api/consumers/acme/keys/q4"), 200, "\"state\":\"expired\"").await;
+    let (head, body) = ask(fake(), &get("/api/keys")).await;
+    assert!(!body.contains("sha256") && !body.contains("argon2"), "{body}");
+    assert!(head.contains("x-request-id: "), "{head}");
+    for path in
+        ["/api/consumers/nobody", "/api/consumers/nobody/keys", "/api/consumers/acme/keys/x"]
+    {
+        check(fake(), &get(path), 404, "\"code\":\"not_found\"").await;
+    }
+    check(fake(), &get("/api/audit"), 404, "\"code\":\"no_store\"").await;
+    check(fake(), &get("/api/keys?limit=0"), 400, "`limit` is a number").await;
+}
+
+#[tokio::test]
+async fn without_a_store_nothing_can_be_changed() {
+    check(fake(), &post("/api/consumers", r#"{"name":"new"}"#), 409, "no_store").await;
+    let clash = r#""pointer":"/name","detail":"`acme` stands in t.yaml:5:3 consumers.acme""#;
+    check(fake(), &post("/api/consumers", r#"{"name":"acme"}"#), 409, clash).await;
+    check(fake(), &post("/api/consumers/acme/keys", "{}"), 409, "\"code\":\"read_only\"").await;
+    check(fake(), &post("/api/consumers", "{}"), 422, "\"pointer\":\"/name\"").await;
+    let plan = r#"{"name":"new","plan":"golt"}"#;
+    check(fake(), &post("/api/consumers", plan), 422, "did you mean `gold`?").await;
+    let bare = "POST /api/consumers HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    check(fake(), bare, 415, "application/json").await;
+    let delete = "DELETE /api/consumers/acme HTTP/1.1\r\nHost: localhost\r\nIf-Match: *\r\n\r\n";
+    check(fake(), delete, 409, "acme stands in t.yaml: change it there").await;
+    check(fake(), &get("/api/consumers/acme/keys/q4/rotate"), 405, "method_not_allowed").await;
 }
 
 /// The verbs' client against the listener itself, over TCP.

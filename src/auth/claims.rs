@@ -119,6 +119,7 @@ impl Mapping {
             scope_header: HeaderValue::from_str(&joined).ok().filter(|it| !it.is_empty()),
             scopes,
             claims: Some(claims),
+            last_use: None,
         })
     }
 

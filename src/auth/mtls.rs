@@ -125,6 +125,7 @@ impl Mtls {
             scopes: Box::default(),
             scope_header: None,
             claims: None,
+            last_use: None,
         })
     }
 }

@@ -23,6 +23,7 @@ fn credential(id: &str, expires: Option<u64>) -> Arc<Credential> {
         full_id: format!("acme/{id}").into(),
         consumer: Some(consumer),
         claims: None,
+        last_use: None,
         expires,
         scopes: Box::default(),
         scope_header: None,

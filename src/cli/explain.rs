@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         ip: arguments.ip,
         certificate,
     };
-    let explained = match &arguments.admin.config {
+    let explained = match &arguments.admin.access.config {
         Some(file) if !arguments.live => offline(file, &request),
         None if !arguments.live => {
             Err("name the configuration with -c FILE, or ask the running process with --live"

@@ -1,9 +1,12 @@
-//! `tollgate key`: makes keys and hashes. A key is printed once; only its hash goes into a file.
+//! `tollgate key`: makes keys and hashes. A key is printed once; only its hash is kept. With `--admin`
+//! or `-c`, keys are those of a running process; without, `new` prints the lines for a file.
+mod remote;
+
 use std::io::Read;
 
 use clap::Subcommand;
 
-use super::Outcome;
+use super::{Access, AdminArguments, Outcome};
 use crate::{
     auth::{basic, key_format},
     value::secret::Secret,
@@ -11,11 +14,12 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a key for a consumer; print it once, with the lines for the configuration.
+    /// Make a key for a consumer and print it once: in the store of a running process with --admin or
+    /// -c, else with the lines for the configuration.
     New {
         /// The consumer it is for.
         consumer: String,
-        /// Its id in the configuration; today's date without it.
+        /// Its id. Without it: a part of the key in the store, today's date in the configuration.
         #[arg(long)]
         id: Option<String>,
         /// When it ends, such as 2027-01-01T00:00:00Z.
@@ -24,6 +28,54 @@ pub enum Verb {
         /// A scope that it carries; may be repeated.
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
+        /// The admin listener of a process with a store. The environment does not count here: the key
+        /// is to be where one said.
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<String>,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// List the credentials of a running process: of its file and of its store.
+    List {
+        /// Of this consumer only.
+        consumer: Option<String>,
+        /// Only those used since this time, or for so long: who still uses an old key?
+        #[arg(long, value_name = "TIME|AGE")]
+        used_since: Option<String>,
+        /// Only those not used since this time, or for so long.
+        #[arg(long, value_name = "TIME|AGE")]
+        unused_since: Option<String>,
+        /// Only those in this state: active, expired or revoked.
+        #[arg(long)]
+        state: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Make a new key in the place of one in the store, which goes on for a while.
+    Rotate {
+        /// The key: CONSUMER/ID, or the ID alone where only one consumer has it.
+        key: String,
+        /// How long the old key goes on, such as 7d.
+        #[arg(long, value_name = "DURATION")]
+        overlap: String,
+        /// The id of the new key; a part of the key without it.
+        #[arg(long)]
+        id: Option<String>,
+        /// When the new key ends. Without it, it lives as long as the old one was made for.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Take a key of the store out of use, at once.
+    Revoke {
+        /// The key: CONSUMER/ID, or the ID alone where only one consumer has it.
+        key: String,
+        #[command(flatten)]
+        admin: AdminArguments,
     },
     /// Hash a key, a token or a password that is read from standard input, or given.
     Hash {
@@ -36,13 +88,41 @@ pub enum Verb {
 }
 
 pub(super) fn run(verb: Verb) -> Outcome {
-    let result = match verb {
-        Verb::New { consumer, id, expires, scopes } => {
-            new(&consumer, id.as_deref(), expires.as_deref(), &scopes)
+    let offline = match verb {
+        Verb::New { consumer, id, expires, scopes, admin, access } => {
+            let (id, expires) = (id.as_deref(), expires.as_deref());
+            match has_store(admin.as_deref(), &access) {
+                Ok(true) => {
+                    let admin = AdminArguments { admin, access };
+                    return remote::new(&admin, &consumer, id, expires, &scopes);
+                }
+                Ok(false) => new(&consumer, id, expires, &scopes),
+                Err(outcome) => return outcome,
+            }
         }
+        Verb::List { consumer, used_since, unused_since, state, json, admin } => {
+            let filters = [
+                ("consumer", consumer),
+                ("used_since", used_since),
+                ("unused_since", unused_since),
+                ("state", state),
+            ];
+            return remote::list(&admin, filters, json);
+        }
+        Verb::Rotate { key, overlap, id, expires, admin } => {
+            return remote::rotate(&admin, &key, &overlap, id.as_deref(), expires.as_deref());
+        }
+        Verb::Revoke { key, admin } => return remote::revoke(&admin, &key),
         Verb::Hash { value, password } => hash(value, password),
     };
-    result.map_or_else(|why| Outcome::failure(2, format!("tollgate key: {why}")), Outcome::success)
+    offline.map_or_else(|why| Outcome::failure(2, format!("tollgate key: {why}")), Outcome::success)
+}
+
+/// Whether a new key belongs into a store: of the process that `--admin` names, or of the one that
+/// runs on a file which says so.
+fn has_store(admin: Option<&str>, access: &Access) -> Result<bool, Outcome> {
+    let config = access.config()?;
+    Ok(config.map_or(admin.is_some(), |config| config.store.is_some()))
 }
 
 fn new(

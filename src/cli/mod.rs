@@ -11,11 +11,15 @@ pub mod run;
 pub mod status;
 pub mod stop;
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::value::secret::Secret;
+use crate::{admin::client::Client, config::raw, value::secret::Secret};
 
 /// What a verb came to: its text, where the text belongs, and the exit code.
 #[derive(Debug, Default)]
@@ -84,7 +88,7 @@ enum Verb {
     /// The responses that a running process keeps.
     #[command(subcommand)]
     Cache(cache::Verb),
-    /// Make and hash keys.
+    /// Make, list, rotate, revoke and hash keys.
     #[command(subcommand)]
     Key(key::Verb),
 }
@@ -95,31 +99,47 @@ pub struct AdminArguments {
     /// Where its admin listener is; 127.0.0.1:9900 without it.
     #[arg(long, value_name = "ADDRESS", env = "TOLLGATE_ADMIN")]
     admin: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// The rest of what may be said about a running process.
+#[derive(Debug, Args)]
+pub struct Access {
     /// The configuration that says where its admin listener is; goes before `--admin`.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A token, where the admin API asks for one. Better in the environment than on the command line.
     #[arg(long, value_name = "TOKEN", env = "TOLLGATE_TOKEN", hide_env_values = true)]
     token: Option<Secret<String>>,
+    /// A file that holds the token.
+    #[arg(long, value_name = "FILE", value_parser = first_line, conflicts_with = "token")]
+    token_file: Option<Secret<String>>,
+}
+
+/// What a file of one line holds.
+fn first_line(file: &str) -> Result<Secret<String>, String> {
+    const LONGEST: u64 = 4096;
+    let mut text = String::new();
+    let read = File::open(file).and_then(|it| it.take(LONGEST).read_to_string(&mut text));
+    read.map_err(|why| why.to_string())?;
+    Ok(Secret::new(text.trim_end().to_owned()))
 }
 
 impl AdminArguments {
     fn token(&self) -> Option<&str> {
-        self.token.as_ref().map(|it| it.expose().as_str())
+        let given = self.access.token.as_ref().or(self.access.token_file.as_ref());
+        given.map(|it| it.expose().as_str())
+    }
+
+    fn client(&self) -> Result<Client, Outcome> {
+        Ok(Client::new(&self.address()?, self.token()))
     }
 
     fn address(&self) -> Result<String, Outcome> {
         const DEFAULT: &str = "127.0.0.1:9900";
-        let Some(file) = &self.config else {
+        let Some(config) = self.access.config()? else {
             return Ok(self.admin.clone().unwrap_or_else(|| DEFAULT.to_owned()));
-        };
-        // A file with problems is no hindrance to asking the process that runs without them.
-        let config = match crate::config::load(file) {
-            Ok(loaded) => Some(loaded.config),
-            Err(failure) => failure.partial.map(|it| *it),
-        };
-        let Some(config) = config else {
-            return Err(Outcome::failure(1, format!("{} cannot be read", file.display())));
         };
         let address = config.admin.and_then(|it| it.address);
         Ok(address.map_or_else(|| DEFAULT.to_owned(), |it| it.0))
@@ -131,6 +151,20 @@ impl AdminArguments {
             Ok(address) => verb(&address, self.token()).into(),
             Err(outcome) => outcome,
         }
+    }
+}
+
+impl Access {
+    /// What the file says, if one is named.
+    fn config(&self) -> Result<Option<raw::Config>, Outcome> {
+        let Some(file) = &self.config else { return Ok(None) };
+        // A file with problems is no hindrance to asking the process that runs without them.
+        let config = match crate::config::load(file) {
+            Ok(loaded) => Some(loaded.config),
+            Err(failure) => failure.partial.map(|it| *it),
+        };
+        let unreadable = || Outcome::failure(1, format!("{} cannot be read", file.display()));
+        config.map(Some).ok_or_else(unreadable)
     }
 }
 

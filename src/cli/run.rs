@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Outcome, demo, logger};
-use crate::server::{self, Failure};
+use crate::{
+    reload,
+    server::{self, Failure},
+};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -32,7 +35,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 pub(super) fn outcome(result: Result<(), Failure>) -> Outcome {
     match result {
         Ok(()) => Outcome::default(),
-        Err(failure @ Failure::Configuration(_)) => Outcome::failure(2, failure.to_string()),
+        Err(Failure::Begin(failure @ reload::Failure::Configuration(_))) => {
+            Outcome::failure(2, failure.to_string())
+        }
         Err(failure) => Outcome::failure(1, format!("tollgate: {failure}")),
     }
 }

@@ -45,6 +45,7 @@ raw! {
         server: Server,
         listeners: Vec<Listener>,
         admin: Admin,
+        store: Store,
         telemetry: Telemetry,
         cache: CacheStore,
         upstreams: Map<Upstream>,
@@ -85,6 +86,10 @@ raw! {
     Certificate { cert: Word, key: Word }
     Admin { address: Word, tokens: Vec<Token> }
     Token { id: Word, hash: Word, role: Word }
+    /// Exactly one of the two.
+    Store { sqlite: Sqlite, postgres: Postgres, on_outage: Word }
+    Sqlite { path: Word }
+    Postgres { url: Word }
     Telemetry { access_log: AccessLog, metrics: Metrics }
     AccessLog { path: Word, format: Word }
     Metrics { consumers: u64 }

@@ -1,5 +1,8 @@
 //! Who is calling: a consumer, known by one of its credentials.
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use serde_json::{Map, Value};
 
@@ -59,6 +62,8 @@ pub struct Credential {
     pub scope_header: Option<HeaderValue>,
     /// What a token says besides; never sent to the upstream as it is.
     pub claims: Option<Arc<Map<String, Value>>>,
+    /// Of credentials that somebody made and may want to take back; not of tokens.
+    pub last_use: Option<Arc<LastUse>>,
 }
 
 impl Credential {
@@ -74,6 +79,26 @@ impl Credential {
             Some(expires) => expires <= unix_seconds,
             None => false,
         }
+    }
+}
+
+/// When a credential was last good for a request. Outlives the snapshots that hold the credential.
+#[derive(Debug, Default)]
+pub struct LastUse(AtomicU64);
+
+impl LastUse {
+    /// Costs a load, and a store at most once a second: among cores that share a credential its
+    /// cache line then stays where it is.
+    pub fn note(&self, unix_seconds: u64) {
+        if self.0.load(Relaxed) < unix_seconds {
+            self.0.store(unix_seconds, Relaxed);
+        }
+    }
+
+    /// In seconds since the epoch; `None`: never, as far as is known.
+    #[must_use]
+    pub fn seconds(&self) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|seconds| *seconds > 0)
     }
 }
 

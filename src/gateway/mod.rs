@@ -12,13 +12,14 @@ pub mod token;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use self::shared::Shared;
-use self::{edge::Edge, matcher::Matcher, route::Route, tls::Tls};
+use self::{compile::LeftOut, edge::Edge, matcher::Matcher, route::Route, tls::Tls};
 use ahash::AHashMap;
 
 use crate::{
     auth::jwks::KeySet,
     config::Revision,
     shared::background::Background,
+    store,
     telemetry::{
         AuthMetrics, ConsumerMetrics, RouteMetrics, UpstreamMetrics, access_log::Destination,
     },
@@ -29,6 +30,10 @@ use crate::{
 /// One compiled configuration.
 pub struct Gateway {
     pub revision: Revision,
+    /// Of the store's rows that are in it.
+    pub store_revision: i64,
+    /// Consumers of the store that do not fit beside the file.
+    pub left_out: Box<[LeftOut]>,
     pub process: Process,
     /// By the listeners' numbers; none where a listener speaks no TLS.
     pub tls: Box<[Option<Arc<Tls>>]>,
@@ -72,6 +77,7 @@ pub struct Process {
     pub workers: usize,
     pub listeners: Box<[Listener]>,
     pub admin: SocketAddr,
+    pub store: Option<store::Config>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

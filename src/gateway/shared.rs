@@ -5,7 +5,7 @@ use super::tls;
 use crate::{
     auth::{self, jwks, jwt, oidc},
     cache, limit,
-    shared::{http_client, keep::Keep, seal::Sealer},
+    shared::{http_client, keep::Keep, last_uses, seal::Sealer},
     telemetry, upstream,
 };
 
@@ -36,6 +36,7 @@ pub struct Shared {
     /// With a secret of this process's own.
     pub sealer: Arc<Sealer>,
     pub tickets: tls::Tickets,
+    pub last_uses: Arc<last_uses::Registry>,
 }
 
 impl Shared {
@@ -60,6 +61,7 @@ impl Shared {
             oidc: Arc::new(oidc::Kept::new()?),
             sealer: Arc::new(Sealer::random().map_err(|why| why.to_string())?),
             tickets: tls::Tickets::default(),
+            last_uses: Arc::default(),
         })
     }
 }

@@ -50,11 +50,15 @@ fn count(
     let metrics = exchange.route.as_ref().map_or(&gateway.unrouted, |route| &route.metrics);
     let overhead = duration.saturating_sub(upstream_duration.unwrap_or_default());
     metrics.record((&session.req_header().method).into(), status, duration, overhead);
-    if let Some(identity) = &exchange.context.identity
-        && let Some(consumer) = identity.consumer()
-        && let Some(metrics) = gateway.consumers.get(consumer.index)
-    {
-        metrics.record(status);
+    if let Some(identity) = &exchange.context.identity {
+        if let Some(last_use) = &identity.credential.last_use {
+            last_use.note(exchange.context.now.unix.as_secs());
+        }
+        if let Some(consumer) = identity.consumer()
+            && let Some(metrics) = gateway.consumers.get(consumer.index)
+        {
+            metrics.record(status);
+        }
     }
     if let Some(authenticator) = &exchange.context.authenticator
         && let Some(metrics) = gateway.authenticators.get(authenticator)

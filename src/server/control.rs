@@ -1,17 +1,23 @@
 //! What the admin listener may ask of the process.
-use std::{sync::Arc, sync::atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Process;
 use crate::{
-    admin::{Control, Token},
+    admin::{self, Control, Identities, Token},
     auth::jwks::{self, KeySet},
     flow::clock::Now,
     gateway::Gateway,
     policy::report::Mode,
     proxy::{caching, explain},
-    telemetry::metrics::ExpiryMetrics,
+    reload::Reloader,
+    store::State,
+    telemetry::metrics::{ExpiryMetrics, StoreReading},
     upstream::{EndpointStatus, Upstream},
 };
 
@@ -77,6 +83,36 @@ fn tokens(gateway: &Gateway) -> Value {
     Value::Object(gateway.upstreams.iter().filter_map(token).collect())
 }
 
+fn time(time: SystemTime) -> Option<String> {
+    Timestamp::try_from(time).map(|time| time.to_string()).ok()
+}
+
+/// Of the store, if there is one. Reasons are as many as are shown of a configuration.
+fn store(reloader: &Reloader) -> Option<Value> {
+    let store = reloader.store()?;
+    let (gateway, running) = (reloader.live().load_full(), reloader.running());
+    let health = store.health();
+    let last_sync = reloader.last_sync().map(|last| {
+        json!({
+            "at": time(last.at),
+            "milliseconds": u64::try_from(last.took.as_millis()).unwrap_or(u64::MAX),
+            "applied": last.errors.is_empty(),
+            "errors": last.errors,
+        })
+    });
+    Some(json!({
+        "kind": store.config().location.kind(),
+        "location": store.config().location.to_string(),
+        "state": health.state.as_str(),
+        "since": health.since.to_string(),
+        "last_error": health.last_error.as_deref(),
+        "revision": gateway.store_revision,
+        "consumers": running.rows.consumers.len(),
+        "left_out": running.explain(&gateway.left_out),
+        "last_sync": last_sync,
+    }))
+}
+
 /// The process, as the admin API sees it.
 pub struct Controls(pub Arc<Process>);
 
@@ -94,7 +130,7 @@ impl Control for Controls {
         let gateway = process.gateway();
         let last = process.reloader.last().map(|last| {
             json!({
-                "at": jiff::Timestamp::try_from(last.at).map(|at| at.to_string()).ok(),
+                "at": time(last.at),
                 "cause": last.cause,
                 "applied": last.errors.is_empty(),
                 "errors": last.errors,
@@ -127,6 +163,8 @@ impl Control for Controls {
             "cache": {"entries": cache.entries, "bytes": cache.used, "evicted": cache.evicted},
             "last_reload": last,
             "tls": tls,
+            "store": store(&process.reloader),
+            "credentials": admin::counts(&self.identities(), Timestamp::now()),
             "upstreams": upstreams,
             "upstream_tokens": tokens(&gateway),
             "key_sets": key_sets(&gateway, Now::read()),
@@ -136,6 +174,22 @@ impl Control for Controls {
 
     fn reload(&self, cause: &str) -> Result<String, Vec<String>> {
         self.0.reloader.reload(cause).map(|applied| applied.revision)
+    }
+
+    fn identities(&self) -> Identities {
+        let reloader = &self.0.reloader;
+        let running = reloader.running();
+        Identities {
+            gateway: reloader.live().load_full(),
+            file: running.loaded,
+            rows: running.rows,
+            last_uses: reloader.shared().last_uses.clone(),
+            store: reloader.store().cloned(),
+        }
+    }
+
+    fn sync(&self) -> Result<(), Vec<String>> {
+        self.0.reloader.sync().map(drop)
     }
 
     fn stop(&self, fast: bool) {
@@ -176,6 +230,11 @@ impl Control for Controls {
             }
         }
         shared.metrics.set_limit_keys(shared.limits.len() as u64, shared.limits.evicted());
+        if let Some(store) = process.reloader.store() {
+            let is_up = store.health().state == State::Up;
+            let left_out = gateway.left_out.len() as u64;
+            shared.metrics.set_store(StoreReading { is_up, left_out });
+        }
         let cache = shared.cache.statistics();
         shared.metrics.set_cache(cache.entries as u64, cache.used, cache.evicted);
         let text = shared.metrics.render();

@@ -45,6 +45,7 @@ mod routing;
 mod secrets;
 mod signature;
 mod signature_body;
+mod store;
 mod support;
 mod telemetry;
 mod timeouts;

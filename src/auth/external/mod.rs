@@ -236,6 +236,7 @@ fn credential(id: Label, full_id: String) -> Credential {
         scopes: Box::default(),
         scope_header: None,
         claims: None,
+        last_use: None,
     }
 }
 

@@ -29,13 +29,27 @@ use crate::{
 pub(super) struct Known<'a> {
     groups: BTreeSet<&'a str>,
     scopes: BTreeSet<&'a str>,
+    /// Whether a store may bring more, and take them away again, while this runs.
+    is_open: bool,
 }
 
 impl<'a> Known<'a> {
-    pub fn of(identities: &'a Identities) -> Self {
+    pub fn of(identities: &'a Identities, has_store: bool) -> Self {
+        if has_store {
+            return Self { is_open: true, ..Self::default() };
+        }
         let groups = identities.consumers.iter().flat_map(|it| &it.groups);
         let scopes = identities.keys.iter().flat_map(|(_, it)| &it.scopes);
-        Self { groups: groups.map(|it| &**it).collect(), scopes: scopes.map(|it| &**it).collect() }
+        let (groups, scopes) = (groups.map(|it| &**it).collect(), scopes.map(|it| &**it).collect());
+        Self { groups, scopes, is_open: false }
+    }
+
+    fn has_group(&self, group: &str) -> bool {
+        self.is_open || self.groups.contains(group)
+    }
+
+    fn has_scope(&self, scope: &str) -> bool {
+        self.is_open || self.scopes.contains(scope)
     }
 }
 
@@ -125,13 +139,14 @@ impl Scene<'_> {
         }
     }
 
-    /// Groups are given to consumers by the file alone, so one that no consumer is in lets nobody in.
+    /// Without a store groups are given to consumers by the file alone, so one that no consumer is in
+    /// lets nobody in.
     fn groups(&self, words: Option<&[Word]>, problems: &mut Problems) -> Box<[Arc<str>]> {
         let at = self.at.key("groups");
         let words = listed(words, &at, problems).unwrap_or_default();
         for (index, word) in words.iter().enumerate() {
             let at = at.index(index);
-            if problems.keep(&at, name(word)).is_some() && !self.known.groups.contains(word) {
+            if problems.keep(&at, name(word)).is_some() && !self.known.has_group(word) {
                 let known: Vec<&str> = self.known.groups.iter().copied().collect();
                 let message = format!("no consumer is in the group `{word}`");
                 nobody(&at, message, word, &known, problems);
@@ -140,17 +155,15 @@ impl Scene<'_> {
         words.into_iter().map(Arc::from).collect()
     }
 
-    /// A token may bring any scope; where only keys of the file are taken, one that no key has lets
-    /// nobody in.
+    /// A token or a store may bring any scope; where only keys of the file are taken, one that no key
+    /// has lets nobody in.
     fn scopes(&self, words: Option<&[Word]>, problems: &mut Problems) -> Box<[Arc<str>]> {
         let at = self.at.key("scopes");
         let words = listed(words, &at, problems).unwrap_or_default();
         let are_known = !self.authenticators.iter().any(|it| brings_claims(it));
         for (index, word) in words.iter().enumerate() {
             let at = at.index(index);
-            if problems.keep(&at, scope(word)).is_some()
-                && are_known
-                && !self.known.scopes.contains(word)
+            if problems.keep(&at, scope(word)).is_some() && are_known && !self.known.has_scope(word)
             {
                 let known: Vec<&str> = self.known.scopes.iter().copied().collect();
                 let message = format!("no key has the scope `{word}`");

@@ -1,23 +1,23 @@
 //! Consumers with their credentials.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path as FilePath,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
+use ahash::AHashMap;
 use http::HeaderValue;
 
 use super::{
+    LeftOut, Source,
     edge::sha256,
     limits::Plans,
-    signature_keys,
+    signature_keys::SignatureKeys,
+    stored,
     words::{name, resolve},
 };
 use crate::{
     auth::{self, basic},
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
-    flow::identity::{Consumer, Credential, Label},
+    flow::identity::{Consumer, Credential, Label, LastUse},
+    shared::last_uses::{Kind, Registry},
 };
 
 /// All consumers' credentials, indexed as the authenticators need them.
@@ -38,49 +38,139 @@ impl Identities {
     }
 }
 
+/// First those of the file, whose faults are problems; then those of the store that fit beside them;
+/// and those that do not.
 pub(super) fn compile(
-    raw: &raw::Config,
+    source: &Source<'_>,
     plans: &Plans,
-    base_dir: &FilePath,
+    last_uses: &Registry,
     root: &Path,
     problems: &mut Problems,
-) -> Identities {
-    let mut found = Identities::default();
-    let mut subjects = auth::Subjects::default();
-    let mut signature_keys = signature_keys::SignatureKeys::new(base_dir);
-    let mut places = Places::default();
-    let interned: Map<Arc<str>> =
-        plans.windows.keys().map(|plan| (plan.clone(), plan.as_str().into())).collect();
-    for (consumer, raw) in raw.consumers.iter().flatten() {
+) -> (Identities, Vec<LeftOut>) {
+    let mut known = Known::new(plans.windows.keys());
+    let mut signature_keys = SignatureKeys::new(source.base_dir, last_uses);
+    for (consumer, raw) in source.raw.consumers.iter().flatten() {
         let at = root.key("consumers").key(consumer);
-        let Some(label) = label(consumer, &at, problems) else { continue };
+        let Some(new) = known.parse(consumer, raw, last_uses, &at, problems) else { continue };
+        signature_keys.add(raw, &new.consumer, &at, problems);
+        known.add(new, &at, problems);
+    }
+    let left_out = stored::add(&mut known, source.raw, source.stored, last_uses);
+    let Known { mut found, subjects, .. } = known;
+    found.subjects = Arc::new(subjects);
+    found.signature_keys = Arc::new(signature_keys.compiled());
+    (found, left_out)
+}
+
+/// The consumers so far.
+pub(super) struct Known {
+    pub found: Identities,
+    pub subjects: auth::Subjects,
+    plans: Map<Arc<str>>,
+    /// Whose each key is: `consumer/id`.
+    hashes: AHashMap<[u8; 32], Arc<str>>,
+    /// Whose each user name is.
+    users: AHashMap<String, Arc<Consumer>>,
+}
+
+/// One that is well formed, and not yet among the others.
+pub(super) struct New<'r> {
+    pub consumer: Arc<Consumer>,
+    pub keys: Vec<Key>,
+    passwords: Vec<Password<'r>>,
+    pub subjects: &'r [Word],
+}
+
+pub(super) struct Key {
+    /// In the list of its consumer.
+    index: usize,
+    pub hash: [u8; 32],
+    pub credential: Arc<Credential>,
+}
+
+struct Password<'r> {
+    index: usize,
+    user: &'r str,
+    compiled: basic::Password,
+}
+
+impl Known {
+    pub(super) fn new<'p>(plans: impl Iterator<Item = &'p String>) -> Self {
+        Self {
+            found: Identities::default(),
+            subjects: auth::Subjects::default(),
+            plans: plans.map(|plan| (plan.clone(), plan.as_str().into())).collect(),
+            hashes: AHashMap::new(),
+            users: AHashMap::new(),
+        }
+    }
+
+    pub(super) fn has_plan(&self, plan: &str) -> bool {
+        self.plans.contains_key(plan)
+    }
+
+    /// Whose a key is: `consumer/id`.
+    pub(super) fn owner(&self, hash: &[u8; 32]) -> Option<&Arc<str>> {
+        self.hashes.get(hash)
+    }
+
+    /// Whatever of it is well formed; what is not is a problem.
+    pub(super) fn parse<'r>(
+        &self,
+        text: &str,
+        raw: &'r raw::Consumer,
+        last_uses: &Registry,
+        at: &Path,
+        problems: &mut Problems,
+    ) -> Option<New<'r>> {
+        let label = label(text, at, problems)?;
         let plan = raw
             .plan
             .as_ref()
-            .and_then(|Word(plan)| resolve(plan, "plan", &interned, &at.key("plan"), problems));
+            .and_then(|Word(plan)| resolve(plan, "plan", &self.plans, &at.key("plan"), problems));
         let groups = words(raw.groups.as_deref(), &at.key("groups"), problems, name);
-        let compiled = Arc::new(Consumer {
-            index: found.consumers.len(),
+        let consumer = Arc::new(Consumer {
+            index: self.found.consumers.len(),
             name: label,
             plan: plan.cloned(),
             groups_header: (!groups.is_empty()).then(|| header(&groups.join(", "))),
             groups,
         });
-        found.consumers.push(compiled.clone());
-        signature_keys.add(raw, &compiled, &at, problems);
-        keys(raw, &compiled, &at, &mut places, &mut found, problems);
-        passwords(raw, &compiled, &at, &mut places, &mut found, problems);
-        for (index, Word(subject)) in raw.subjects.iter().flatten().enumerate() {
-            if let Some(first) = subjects.insert(subject, &compiled) {
-                let message =
-                    format!("`{subject}` is a subject of {} already", first.name.as_str());
+        Some(New {
+            keys: keys(raw, &consumer, last_uses, at, problems),
+            passwords: passwords(raw, &consumer, last_uses, at, problems),
+            subjects: raw.subjects.as_deref().unwrap_or_default(),
+            consumer,
+        })
+    }
+
+    /// What another has already is a problem.
+    pub(super) fn add(&mut self, new: New<'_>, at: &Path, problems: &mut Problems) {
+        let New { consumer, keys, passwords, subjects } = new;
+        for Key { index, hash, credential } in keys {
+            if let Some(first) = self.hashes.insert(hash, credential.full_id.clone()) {
+                let at = at.key("api_keys").index(index).key("hash");
+                problems.add(&at, format!("the same key is {first}'s already"));
+            }
+            self.found.keys.push((hash, credential));
+        }
+        for Password { index, user, compiled } in passwords {
+            if let Some(first) = self.users.insert(user.to_owned(), consumer.clone()) {
+                let at = at.key("basic").index(index).key("username");
+                let first = first.name.as_str();
+                problems.add(&at, format!("`{user}` is a user name of {first} already"));
+            }
+            self.found.passwords.push(compiled);
+        }
+        for (index, Word(subject)) in subjects.iter().enumerate() {
+            if let Some(first) = self.subjects.insert(subject, &consumer) {
+                let first = first.name.as_str();
+                let message = format!("`{subject}` is a subject of {first} already");
                 problems.add(&at.key("subjects").index(index), message);
             }
         }
+        self.found.consumers.push(consumer);
     }
-    found.subjects = Arc::new(subjects);
-    found.signature_keys = Arc::new(signature_keys.compiled());
-    found
 }
 
 /// A name that is fit for a header too; one that is not is a problem.
@@ -89,32 +179,23 @@ pub(super) fn label(text: &str, at: &Path, problems: &mut Problems) -> Option<La
     Label::new(text)
 }
 
-/// Where each secret and user name stood first, to name both places of a clash.
-#[derive(Default)]
-struct Places {
-    hashes: BTreeMap<[u8; 32], String>,
-    users: BTreeMap<String, String>,
-}
-
 fn keys(
     raw: &raw::Consumer,
     consumer: &Arc<Consumer>,
+    last_uses: &Registry,
     at: &Path,
-    places: &mut Places,
-    found: &mut Identities,
     problems: &mut Problems,
-) {
+) -> Vec<Key> {
+    let mut keys = Vec::new();
     let mut ids = BTreeSet::new();
-    for (index, key) in raw.api_keys.as_deref().unwrap_or_default().iter().enumerate() {
+    for (index, key) in raw.api_keys.iter().flatten().enumerate() {
         let at = at.key("api_keys").index(index);
         let (Some(Word(id)), Some(Word(hash))) = (&key.id, &key.hash) else {
+            let consumer = consumer.name.as_str();
             problems.add_with_hint(
                 &at,
                 "`id` and `hash` are both needed",
-                format!(
-                    "`tollgate key new {}` makes a key and these lines",
-                    consumer.name.as_str()
-                ),
+                format!("`tollgate key new {consumer}` makes a key and these lines"),
             );
             continue;
         };
@@ -129,23 +210,25 @@ fn keys(
             .as_ref()
             .and_then(|word| problems.keep(&at.key("expires"), timestamp(&word.0)));
         let Some(hash) = problems.keep(&at.key("hash"), sha256(hash)) else { continue };
-        let place = format!("{}/{id}", consumer.name.as_str());
-        if let Some(first) = places.hashes.insert(hash, place) {
-            problems.add(&at.key("hash"), format!("the same key is {first}'s already"));
-        }
-        found.keys.push((hash, credential(consumer, label, expires, scopes)));
+        let track = |full_id: &_| last_uses.track(Kind::ApiKey, full_id);
+        keys.push(Key {
+            index,
+            hash,
+            credential: credential(consumer, label, expires, scopes, track),
+        });
     }
+    keys
 }
 
-fn passwords(
-    raw: &raw::Consumer,
+fn passwords<'r>(
+    raw: &'r raw::Consumer,
     consumer: &Arc<Consumer>,
+    last_uses: &Registry,
     at: &Path,
-    places: &mut Places,
-    found: &mut Identities,
     problems: &mut Problems,
-) {
-    for (index, password) in raw.basic.as_deref().unwrap_or_default().iter().enumerate() {
+) -> Vec<Password<'r>> {
+    let mut passwords = Vec::new();
+    for (index, password) in raw.basic.iter().flatten().enumerate() {
         let at = at.key("basic").index(index);
         let (Some(Word(user)), Some(Word(hash))) = (&password.username, &password.password_hash)
         else {
@@ -164,17 +247,15 @@ fn passwords(
             );
             continue;
         }
-        if let Some(first) = places.users.insert(user.clone(), consumer.name.as_str().to_owned()) {
-            problems
-                .add(&at.key("username"), format!("`{user}` is a user name of {first} already"));
-        }
         let Some(label) = Label::new(user) else { continue };
-        let credential = credential(consumer, label, None, Box::default());
+        let track = |full_id: &_| last_uses.track(Kind::Basic, full_id);
+        let credential = credential(consumer, label, None, Box::default(), track);
         let compiled = basic::Password::new(user, hash, credential);
         if let Some(compiled) = problems.keep(&at.key("password_hash"), compiled) {
-            found.passwords.push(compiled);
+            passwords.push(Password { index, user, compiled });
         }
     }
+    passwords
 }
 
 pub(super) fn credential(
@@ -182,15 +263,18 @@ pub(super) fn credential(
     id: Label,
     expires: Option<u64>,
     scopes: Box<[Arc<str>]>,
+    track: impl FnOnce(&Arc<str>) -> Arc<LastUse>,
 ) -> Arc<Credential> {
+    let full_id: Arc<str> = format!("{}/{}", consumer.name.as_str(), id.as_str()).into();
     Arc::new(Credential {
-        full_id: format!("{}/{}", consumer.name.as_str(), id.as_str()).into(),
         id,
         consumer: Some(consumer.clone()),
         claims: None,
         expires,
         scope_header: (!scopes.is_empty()).then(|| header(&scopes.join(" "))),
         scopes,
+        last_use: Some(track(&full_id)),
+        full_id,
     })
 }
 

@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{
-    tls,
+    store, tls,
     words::{choice_or, duration_or, name, number_or, size_or},
 };
 use crate::{
@@ -140,7 +140,9 @@ pub(super) fn process(
     let admin = admin.map_or(ADMIN, |word| word.0.as_str());
     let admin = problems.keep(&at, address(admin)).unwrap_or_else(unset);
     let (listeners, tls) = listeners(raw, base_dir, shared, root, problems);
-    (Process { workers, listeners: listeners.into(), admin }, tls)
+    let listeners = listeners.into();
+    let store = store::compile(raw.store.as_ref(), base_dir, &root.key("store"), problems);
+    (Process { workers, listeners, admin, store }, tls)
 }
 
 fn listeners(

@@ -13,17 +13,19 @@ mod metadata;
 mod oauth;
 mod routes;
 mod signature_keys;
+mod store;
+pub mod stored;
 mod tls;
 mod upstreams;
 mod words;
 
-pub use self::words::name;
+pub use self::{stored::LeftOut, words::name};
 use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use ahash::AHashMap;
 
 use super::{
-    Gateway, Shared,
+    Gateway, Process, Shared,
     tls::{Tls, Watch, do_rules_differ},
 };
 use crate::{
@@ -31,33 +33,45 @@ use crate::{
     config::{Revision, raw},
     diagnostic::{Path, Problems},
     shared::background::Background,
+    store::Rows,
     telemetry::metrics::UNROUTED,
     upstream::Upstream,
 };
+
+/// What a snapshot is made of.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub raw: &'a raw::Config,
+    pub revision: &'a Revision,
+    /// What file names are relative to.
+    pub base_dir: &'a FilePath,
+    /// The consumers of the store.
+    pub stored: &'a Rows,
+    /// The snapshot before, where only the store has changed. Its upstreams and listeners are taken
+    /// over: whoever checks their health need not begin anew, and no certificate is read again.
+    pub kept: Option<&'a Gateway>,
+}
 
 /// Compiles against `shared`, which keeps its counters. Nothing that runs is touched.
 ///
 /// # Errors
 /// Every problem there is, each with its place in the file.
-pub fn compile(
-    raw: &raw::Config,
-    revision: &Revision,
-    base_dir: &FilePath,
-    shared: &Shared,
-) -> Result<Gateway, Problems> {
+pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
+    let Source { raw, base_dir, .. } = source;
     let root = Path::root();
     let mut problems = Problems::default();
     version(raw, &root, &mut problems);
 
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
-    let (process, tls) = edge::process(raw, base_dir, shared, &root, &mut problems);
+    let (process, tls) = process(&source, shared, &root, &mut problems);
     let admin = edge::admin(raw, &process, &root, &mut problems);
     let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
     let plans = limits::plans(raw, shared, &root, &mut problems);
-    let identities = consumers::compile(raw, &plans, base_dir, &root, &mut problems);
+    let (identities, left_out) =
+        consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let authenticators =
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
-    let upstreams = upstreams::compile(raw, base_dir, shared, &root, &mut problems);
+    let upstreams = upstreams(&source, shared, &root, &mut problems);
     let cache_memory = cache::memory(raw, &root, &mut problems);
     let documents = metadata::documents(raw, &root, &mut problems);
     let scene = routes::Scene {
@@ -65,7 +79,7 @@ pub fn compile(
         plans: &plans,
         authenticators: &authenticators.by_name,
         upstreams: &upstreams,
-        known: access::Known::of(&identities),
+        known: access::Known::of(&identities, process.store.is_some()),
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
         documents: &documents,
@@ -79,7 +93,9 @@ pub fn compile(
     let key_sets = key_sets(&authenticators);
     let background = background(authenticators.background, &upstreams, &tls);
     Ok(Gateway {
-        revision: revision.clone(),
+        revision: source.revision.clone(),
+        store_revision: source.stored.revision,
+        left_out: left_out.into(),
         process,
         do_tls_rules_differ: do_rules_differ(&tls),
         tls: tls.into(),
@@ -94,12 +110,8 @@ pub fn compile(
         access_log: telemetry.access_log,
         consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
         unrouted: shared.metrics.route(UNROUTED),
-        upstream_metrics: counted(raw.upstreams.iter().flat_map(|it| it.keys()), |name| {
-            shared.metrics.upstream(name)
-        }),
-        authenticators: counted(authenticators.by_name.keys(), |name| {
-            shared.metrics.authenticator(name)
-        }),
+        upstream_metrics: counted(raw.upstreams.iter().flatten(), |it| shared.metrics.upstream(it)),
+        authenticators: counted(&authenticators.by_name, |it| shared.metrics.authenticator(it)),
         cache_memory,
         key_sets,
         own_cookies: logins::cookies(&authenticators.by_name),
@@ -107,6 +119,30 @@ pub fn compile(
         secret_parameters: authenticators::secret_parameters(raw),
         secret_headers: access::secret_headers(raw, authenticators.by_name.values()),
     })
+}
+
+fn process(
+    source: &Source<'_>,
+    shared: &Shared,
+    root: &Path,
+    problems: &mut Problems,
+) -> (Process, Vec<Option<Arc<Tls>>>) {
+    match source.kept {
+        Some(kept) => (kept.process.clone(), kept.tls.to_vec()),
+        None => edge::process(source.raw, source.base_dir, shared, root, problems),
+    }
+}
+
+fn upstreams(
+    source: &Source<'_>,
+    shared: &Shared,
+    root: &Path,
+    problems: &mut Problems,
+) -> BTreeMap<Arc<str>, Arc<Upstream>> {
+    match source.kept {
+        Some(kept) => kept.upstreams.clone(),
+        None => upstreams::compile(source.raw, source.base_dir, shared, root, problems),
+    }
 }
 
 /// The keys that authenticators verify with, by the authenticators' names.
@@ -129,11 +165,12 @@ fn background(
     all.into()
 }
 
-fn counted<'a, T>(
-    names: impl Iterator<Item = &'a String>,
+/// The counters of whatever has a name.
+fn counted<'a, N: 'a, T>(
+    named: impl IntoIterator<Item = (&'a String, &'a N)>,
     handle: impl Fn(&str) -> Arc<T>,
 ) -> AHashMap<Arc<str>, Arc<T>> {
-    names.map(|name| (Arc::from(name.as_str()), handle(name))).collect()
+    named.into_iter().map(|(name, _)| (Arc::from(name.as_str()), handle(name))).collect()
 }
 
 fn version(raw: &raw::Config, root: &Path, problems: &mut Problems) {

@@ -11,6 +11,7 @@ use crate::{
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
     flow::identity::{Consumer, Credential},
+    shared::last_uses::{Kind, Registry},
 };
 
 /// The keys of the consumers that were looked at so far.
@@ -19,11 +20,12 @@ pub(super) struct SignatureKeys<'a> {
     /// Whose each secret or public key is, to name both places of a clash.
     owners: BTreeMap<Vec<u8>, Arc<str>>,
     base_dir: &'a FilePath,
+    last_uses: &'a Registry,
 }
 
 impl<'a> SignatureKeys<'a> {
-    pub(super) fn new(base_dir: &'a FilePath) -> Self {
-        Self { keys: Keys::default(), owners: BTreeMap::new(), base_dir }
+    pub(super) fn new(base_dir: &'a FilePath, last_uses: &'a Registry) -> Self {
+        Self { keys: Keys::default(), owners: BTreeMap::new(), base_dir, last_uses }
     }
 
     pub(super) fn compiled(self) -> Keys {
@@ -48,7 +50,8 @@ impl<'a> SignatureKeys<'a> {
                 .expires
                 .as_ref()
                 .and_then(|word| problems.keep(&at.key("expires"), timestamp(&word.0)));
-            let credential = credential(consumer, label, expires, Box::default());
+            let track = |full_id: &_| self.last_uses.track(Kind::Signature, full_id);
+            let credential = credential(consumer, label, expires, Box::default(), track);
             let Some((key, material)) = self.key(raw, &credential, &at, problems) else { continue };
             if let Some(first) = self.owners.insert(material, credential.full_id.clone()) {
                 problems.add(&at, format!("the same key is {first}'s already"));

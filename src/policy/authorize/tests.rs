@@ -49,6 +49,7 @@ fn context(groups: Option<&[&str]>, scopes: &[&str], claims: &Value) -> Context 
         scopes: words(scopes),
         scope_header: None,
         claims: claims.as_object().cloned().map(Into::into),
+        last_use: None,
     };
     let mut context = Context::new(Now::read(), [127, 0, 0, 1].into());
     let source = Source::Header(header::AUTHORIZATION);

@@ -7,6 +7,7 @@ use std::{
     },
 };
 
+use parking_lot::Mutex;
 use prometheus::{
     core::{Collector, Desc},
     proto::{MetricFamily, MetricType},
@@ -53,7 +54,17 @@ pub struct Cells {
     pub cache_entries: AtomicU64,
     pub cache_bytes: AtomicU64,
     pub cache_evicted: AtomicU64,
+    /// `None` without a store.
+    pub store: Mutex<Option<StoreReading>>,
     pub process: process::Files,
+}
+
+/// How the store is at the time of a scrape.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreReading {
+    pub is_up: bool,
+    /// Consumers that do not fit beside the file.
+    pub left_out: u64,
 }
 
 const REQUESTS: Family = Family(
@@ -161,6 +172,14 @@ const CACHE_BYTES: Family = Family(
 const CACHE_EVICTED: Family =
     Family("tollgate_cache_evicted_total", "Responses that left the cache to make room.", &[]);
 
+const STORE_UP: Family =
+    Family("tollgate_store_up", "1 if the store answers; no series without a store.", &[]);
+const STORE_LEFT_OUT: Family = Family(
+    "tollgate_store_consumers_left_out",
+    "Consumers of the store that do not fit beside the file and do not run.",
+    &[],
+);
+
 const FAMILIES: &[&Family] = &[
     &REQUESTS,
     &DURATION,
@@ -186,6 +205,8 @@ const FAMILIES: &[&Family] = &[
     &CACHE_ENTRIES,
     &CACHE_BYTES,
     &CACHE_EVICTED,
+    &STORE_UP,
+    &STORE_LEFT_OUT,
 ];
 
 impl Cells {
@@ -210,6 +231,7 @@ impl Cells {
             cache_entries: AtomicU64::new(0),
             cache_bytes: AtomicU64::new(0),
             cache_evicted: AtomicU64::new(0),
+            store: Mutex::new(None),
             process: process::Files::open(),
         }
     }
@@ -388,6 +410,16 @@ impl Cells {
         ]
     }
 
+    fn store(&self) -> Vec<MetricFamily> {
+        let Some(StoreReading { is_up, left_out }) = *self.store.lock() else { return Vec::new() };
+        let up = gauge(&STORE_UP, &[], is_up.into());
+        let left_out = gauge(&STORE_LEFT_OUT, &[], number(left_out));
+        vec![
+            family(&STORE_UP, MetricType::GAUGE, vec![up]),
+            family(&STORE_LEFT_OUT, MetricType::GAUGE, vec![left_out]),
+        ]
+    }
+
     fn process(&self) -> Vec<MetricFamily> {
         let values = process::FAMILIES.iter().zip(self.process.read());
         let families = values.filter_map(|((described, kind), value)| {
@@ -438,6 +470,7 @@ impl Collector for Exposition {
         families.extend(self.cells.third_parties());
         families.extend(self.cells.access());
         families.extend(self.cells.tls.collect());
+        families.extend(self.cells.store());
         families
     }
 }

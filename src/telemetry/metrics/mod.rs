@@ -22,6 +22,7 @@ use prometheus::{
 };
 
 pub use self::{
+    collect::StoreReading,
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
         ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, HandshakeOutcome,
@@ -51,6 +52,7 @@ pub struct Metrics {
     revision: Mutex<Option<Box<str>>>,
     reloads: IntCounterVec,
     last_reload: IntGauge,
+    store_syncs: IntCounterVec,
     connections: IntGaugeVec,
     accept_errors: IntCounter,
     proxy_protocol_errors: IntCounter,
@@ -71,17 +73,13 @@ impl Metrics {
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let reloads = registered(
+        let reloads =
+            results(&registry, "tollgate_config_reloads_total", "Reloads, by how they ended.")?;
+        let store_syncs = results(
             &registry,
-            IntCounterVec::new(
-                Opts::new("tollgate_config_reloads_total", "Reloads, by how they ended."),
-                &["result"],
-            )?,
+            "tollgate_store_syncs_total",
+            "Changes of the store that were applied or could not be.",
         )?;
-        for result in ["success", "failure"] {
-            // An alert on an increase needs to have seen the zero.
-            reloads.with_label_values(&[result]);
-        }
         Ok(Self {
             cells,
             config_info: gauges(
@@ -92,6 +90,7 @@ impl Metrics {
             )?,
             revision: Mutex::new(None),
             reloads,
+            store_syncs,
             last_reload: registered(
                 &registry,
                 IntGauge::new(
@@ -256,6 +255,17 @@ impl Metrics {
         self.reloads.with_label_values(&["failure"]).inc();
     }
 
+    /// A change of the store was applied, or could not be.
+    pub fn store_synced(&self, is_success: bool) {
+        let result = if is_success { "success" } else { "failure" };
+        self.store_syncs.with_label_values(&[result]).inc();
+    }
+
+    /// How the store is, read just before a `render`; never called without one.
+    pub fn set_store(&self, store: StoreReading) {
+        *self.cells.store.lock() = Some(store);
+    }
+
     /// The gauge of a listener, to be raised and lowered by its accept loop.
     pub fn connections(&self, listener: &str) -> IntGauge {
         self.connections.with_label_values(&[listener])
@@ -288,6 +298,15 @@ fn registered<T: Collector + Clone + 'static>(registry: &Registry, it: T) -> pro
 
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
     registered(registry, IntCounter::new(name, help)?)
+}
+
+/// A counter with the label `result`. An alert on an increase needs to have seen the zero.
+fn results(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounterVec> {
+    let counter = registered(registry, IntCounterVec::new(Opts::new(name, help), &["result"])?)?;
+    for result in ["success", "failure"] {
+        counter.with_label_values(&[result]);
+    }
+    Ok(counter)
 }
 
 fn gauges(

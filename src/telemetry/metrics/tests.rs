@@ -36,6 +36,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     access.record(AccessOutcome::Allowed);
     metrics.config_applied("abc", Duration::from_secs(1_700_000_000));
     metrics.connections("http").inc();
+    metrics.set_store(StoreReading { is_up: true, left_out: 0 });
     let held: Vec<Box<dyn std::any::Any>> = vec![
         Box::new(route),
         Box::new(upstream),

@@ -82,6 +82,7 @@ fn credential(consumer: &str, id: &str, expires: Option<u64>) -> Arc<Credential>
         full_id: format!("{}/{id}", consumer.name.as_str()).into(),
         consumer: Some(consumer),
         claims: None,
+        last_use: None,
         expires,
         scopes: Box::default(),
         scope_header: None,

@@ -36,6 +36,7 @@ fn identity(claims: Option<Json>) -> Identity {
         scopes: words(&["orders:read", "orders:write"]),
         scope_header: None,
         claims: claims.map(Into::into),
+        last_use: None,
     };
     Identity { credential: credential.into(), source: Source::Connection }
 }

@@ -1,0 +1,195 @@
+//! Consumers and their keys that are made at run time, when each credential was last used, and the
+//! audit: in SQLite beside the process or in PostgreSQL for several nodes. One query layer: the same
+//! SQL text runs on both. It knows rows and changes, not what they mean to a gateway, and nothing on
+//! the request path waits for it.
+pub mod audit;
+mod change;
+mod config;
+mod error;
+mod health;
+mod read;
+mod record;
+mod schema;
+mod uses;
+mod watch;
+
+use std::{
+    fs::OpenOptions,
+    future::Future,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use sqlx::{AnyConnection, AnyPool, Connection, Executor, any::AnyPoolOptions};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
+
+pub use self::{
+    audit::Origin,
+    change::{Attributes, NewKey, Rotated},
+    config::{Config, Location, OnOutage},
+    error::{Error, Refusal},
+    health::{Health, State},
+    record::{Consumer, Key, KeyHash, KeyState, Rows},
+    uses::Use,
+    watch::Watch,
+};
+
+/// Longest that one question or one change may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for a connection, and for SQLite's write lock.
+const ACQUIRE: Duration = Duration::from_secs(3);
+/// Enough: one for changes, one for reading, one for the last uses, one to spare.
+const CONNECTIONS: u32 = 4;
+
+/// A store. Connects when it is first asked, and again whenever the connection was lost.
+pub struct Store {
+    config: Config,
+    pool: AnyPool,
+    url: String,
+    /// Once the file is there and the schema is ours.
+    prepared: OnceCell<()>,
+    health: health::Cell,
+}
+
+impl Store {
+    /// Does not connect yet. To be called within a tokio runtime, which then serves the connections.
+    ///
+    /// # Errors
+    /// A location that the database's driver does not take; never one that passed [`Config`].
+    pub fn new(config: Config) -> Result<Self, Error> {
+        sqlx::any::install_default_drivers();
+        let url = config.location.url();
+        let is_sqlite = matches!(config.location, Location::Sqlite(_));
+        let pool = AnyPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if is_sqlite {
+                        connection.execute(SQLITE).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_lazy(&url)
+            .map_err(error::failed)?;
+        let (prepared, health) = (OnceCell::new(), health::Cell::default());
+        Ok(Self { config, pool, url, prepared, health })
+    }
+
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.read()
+    }
+
+    const fn is_postgres(&self) -> bool {
+        matches!(self.config.location, Location::Postgres { .. })
+    }
+
+    /// Makes what is not there yet: the file, the tables. Each operation does so first, so calling it
+    /// is only for who wants to hear of a problem now.
+    ///
+    /// # Errors
+    /// The store is unreachable, damaged, or was made by a newer version.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        self.run(async { Ok(()) }).await
+    }
+
+    /// One operation: bounded in time, on a store that is prepared, its outcome noted.
+    async fn run<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let prepared = async {
+            self.prepared.get_or_try_init(|| self.set_up()).await?;
+            work.await
+        };
+        let late = Error::Unreachable(format!("no answer within {PATIENCE:?}"));
+        let mut result = timeout(PATIENCE, prepared).await.unwrap_or(Err(late));
+        if let Err(Error::NoConnection) = result {
+            result = Err(self.reason().await);
+        }
+        self.health.note(&result);
+        result
+    }
+
+    /// Two processes that make the file at once may find it locked where SQLite does not wait (the
+    /// switch to WAL): tried again.
+    async fn set_up(&self) -> Result<(), Error> {
+        let until = Instant::now() + ACQUIRE;
+        loop {
+            match self.try_set_up().await {
+                Err(Error::NotWritable(_)) if Instant::now() < until => {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_set_up(&self) -> Result<(), Error> {
+        if let Location::Sqlite(path) = &self.config.location {
+            make_file(path)?;
+            let mut connection = self.pool.acquire().await.map_err(error::failed)?;
+            for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA quick_check(1)"] {
+                let row = sqlx::query_scalar::<_, String>(pragma).fetch_one(&mut *connection);
+                let said = row.await.map_err(error::failed)?;
+                // Memory and some network file systems know no WAL and say what is used instead.
+                if !matches!(said.as_str(), "wal" | "ok" | "delete" | "memory") {
+                    return Err(Error::Damaged(said));
+                }
+            }
+        }
+        schema::migrate(self).await
+    }
+
+    /// The pool only says that it waited in vain; a connection by hand says why.
+    async fn reason(&self) -> Error {
+        let by_hand = async {
+            let mut connection = AnyConnection::connect(&self.url).await?;
+            if !self.is_postgres() {
+                connection.execute(SQLITE).await?;
+            }
+            connection.close().await
+        };
+        match timeout(Duration::from_secs(1), by_hand).await {
+            Ok(Ok(())) => {
+                Error::Unreachable(format!("no connection became free within {ACQUIRE:?}"))
+            }
+            Ok(Err(why)) => error::failed(why),
+            Err(_) => Error::Unreachable(format!("no connection within {ACQUIRE:?}")),
+        }
+    }
+
+    /// Lets the connections end in order; SQLite then merges its log into the file.
+    pub async fn close(&self) {
+        let _ = timeout(ACQUIRE, self.pool.close()).await;
+    }
+}
+
+/// A revocation that was confirmed must survive a loss of power, hence FULL.
+const SQLITE: &str =
+    "PRAGMA busy_timeout = 3000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
+
+/// SQLite gives its other files the mode of this one.
+fn make_file(path: &Path) -> Result<(), Error> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Ok(_) => Ok(()),
+        Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {
+            let open_to_others =
+                path.metadata().is_ok_and(|it| it.permissions().mode() & 0o077 != 0);
+            if open_to_others {
+                log::warn!("store: {} can be read by others; chmod 600 it", path.display());
+            }
+            Ok(())
+        }
+        Err(why) => Err(Error::Unreachable(format!("{} cannot be made: {why}", path.display()))),
+    }
+}

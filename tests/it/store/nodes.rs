@@ -1,0 +1,105 @@
+//! Several nodes on one PostgreSQL, which may go and come back.
+use std::time::{Duration, Instant};
+
+use super::{KEYED, ask, create, new_key, opens, send};
+use crate::support::{Gateway, Postgres, hash_of, key, wait_until};
+
+fn yaml(more: &str) -> String {
+    let file = "consumers: {umbrella: {api_keys: [{id: only, hash: '$UMBRELLA'}]}}\n";
+    format!("store: {{postgres: {{url: '$URL'}}{more}}}\n{file}{KEYED}")
+}
+
+fn node(url: &str, more: &str) -> Gateway {
+    let variables = [("URL", url), ("UMBRELLA", &hash_of(&key("umbrella")))];
+    Gateway::start(&yaml(more), &variables)
+}
+
+/// Longest that a change may take to arrive at another node.
+const ELSEWHERE: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_change_in_one_node_is_seen_in_the_other() {
+    let Some(postgres) = Postgres::start() else { return };
+    let (one, other) = (node(&postgres.url(), ""), node(&postgres.url(), ""));
+    create(&one, "acme");
+    for round in 0..3 {
+        let id = format!("k{round}");
+        let begun = Instant::now();
+        let acme = new_key(&one, "acme", &id);
+        assert_eq!(opens(&one, &acme), 200);
+        wait_until("the other node knows the key", || opens(&other, &acme) == 200);
+        assert!(begun.elapsed() < ELSEWHERE, "{:?}", begun.elapsed());
+        let begun = Instant::now();
+        assert_eq!(ask(&one, "DELETE", &format!("/api/consumers/acme/keys/{id}")).status(), 200);
+        assert_eq!(opens(&one, &acme), 401);
+        wait_until("the key opens nothing there", || opens(&other, &acme) == 401);
+        eprintln!("revoked in the other node after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < ELSEWHERE, "{:?}", begun.elapsed());
+    }
+    // Two versions of one consumer: the second to write has not seen the first.
+    let path = "/api/consumers/acme";
+    let patch = |node: &Gateway, group: &str| {
+        let body = format!(r#"{{"groups":["{group}"]}}"#);
+        super::json(node, "PATCH", path, &body).header("If-Match", "\"1\"").status()
+    };
+    assert_eq!((patch(&one, "a"), patch(&other, "b")), (200, 412));
+}
+
+#[test]
+fn without_the_store_what_is_known_goes_on() {
+    let Some(mut postgres) = Postgres::start() else { return };
+    let gateway = node(&postgres.url(), "");
+    create(&gateway, "acme");
+    let acme = new_key(&gateway, "acme", "k1");
+    assert_eq!(gateway.status()["store"]["state"], "up");
+    assert_eq!(gateway.metric("tollgate_store_up", &[]), 1.0);
+
+    postgres.kill();
+    wait_until("the status says so", || gateway.status()["store"]["state"] == "unreachable");
+    assert_eq!(gateway.metric("tollgate_store_up", &[]), 0.0);
+    let status = gateway.status();
+    assert!(status["store"]["last_error"].as_str().is_some_and(|it| it.len() > 10), "{status}");
+    assert_eq!((opens(&gateway, &acme), opens(&gateway, &key("umbrella"))), (200, 200));
+    let refused = send(&gateway, "POST", "/api/consumers", r#"{"name":"late"}"#);
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(refused.json()["code"], "store_unavailable");
+    assert_eq!(ask(&gateway, "DELETE", "/api/consumers/acme/keys/k1").status(), 503);
+    assert_eq!(ask(&gateway, "GET", "/api/consumers/acme").status(), 200, "it can still be read");
+    assert_eq!(ask(&gateway, "GET", "/api/audit").status(), 503);
+    // A reload of the file goes on with what is known of the store.
+    gateway.reload_with(&yaml("").replace("body: in", "body: reloaded"));
+    assert_eq!(gateway.get("/").header("X-API-Key", &acme).send().text(), "reloaded");
+
+    postgres.resume();
+    wait_until("it is back", || gateway.status()["store"]["state"] == "up");
+    wait_until("it takes changes", || {
+        ask(&gateway, "DELETE", "/api/consumers/acme/keys/k1").status() == 200
+    });
+    assert_eq!(opens(&gateway, &acme), 401);
+    assert!(!gateway.said().contains("panicked"), "{}", gateway.said());
+}
+
+#[test]
+fn a_start_without_the_store_is_a_decision() {
+    let Some(mut postgres) = Postgres::start() else { return };
+    let gateway = node(&postgres.url(), "");
+    create(&gateway, "acme");
+    let acme = new_key(&gateway, "acme", "k1");
+    drop(gateway);
+    postgres.kill();
+    let url = postgres.url().replace("tollgate@", "tollgate:hunter2@");
+    let umbrella = hash_of(&key("umbrella"));
+    let variables = [("URL", &*url), ("UMBRELLA", &umbrella)];
+    let exit = Gateway::try_start(&yaml(""), &variables).unwrap_err();
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    let said = exit.said();
+    assert!(said.contains("unreachable") && said.contains("start_without"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+
+    let gateway = node(&url, ", on_outage: start_without");
+    assert_eq!((opens(&gateway, &acme), opens(&gateway, &key("umbrella"))), (401, 200));
+    assert_eq!(gateway.status()["store"]["state"], "unreachable");
+    postgres.resume();
+    wait_until("the consumers of the store follow", || opens(&gateway, &acme) == 200);
+    assert!(!gateway.status().to_string().contains("hunter2"));
+}
