@@ -5,10 +5,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pingora::{apps::ServerApp, protocols::Stream, proxy::HttpProxy, server::ShutdownWatch};
 use prometheus::IntGauge;
 use tokio::{net::TcpStream, task::JoinSet};
@@ -34,6 +35,8 @@ const BACKLOG: i32 = 4096;
 
 /// Between two looks for a free descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines in the log that there was none: a crowd that comes and goes writes no more.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// TLS handshakes under way at a time; beyond, the oldest ends. One that stops within its
 /// hello holds 16 KiB, all counted.
@@ -61,6 +64,8 @@ pub struct Connections {
     open: AtomicUsize,
     by_listener: Vec<IntGauge>,
     is_exhausted: AtomicBool,
+    /// When the log last said so.
+    said: Mutex<Option<Instant>>,
     reserve: Reserve,
     handshakes: Arc<Crowd>,
 }
@@ -72,6 +77,7 @@ impl Connections {
             open: AtomicUsize::new(0),
             by_listener: listeners.map(|it| metrics.connections(&it.name)).collect(),
             is_exhausted: AtomicBool::new(false),
+            said: Mutex::new(None),
             reserve: Reserve::read(),
             handshakes: Crowd::new(HANDSHAKES),
         }
@@ -277,7 +283,13 @@ async fn refused(process: &Process, why: &std::io::Error) {
 }
 
 fn exhausted(process: &Process, why: &dyn std::fmt::Display) {
-    if !process.connections.is_exhausted.swap(true, Ordering::AcqRel) {
+    let connections = &process.connections;
+    if connections.is_exhausted.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (now, mut said) = (Instant::now(), connections.said.lock());
+    if said.is_none_or(|it| now.duration_since(it) >= QUIET) {
+        *said = Some(now);
         log::error!("no new connection can be accepted: {why}");
     }
 }

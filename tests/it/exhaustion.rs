@@ -37,6 +37,8 @@ fn without_file_descriptors_open_connections_go_on() {
         gateway.get("/own").try_send().is_ok_and(|response| response.status == 200)
             && gateway.status()["descriptors_exhausted"] == false
     });
+    let said = gateway.said();
+    assert_eq!(said.matches("no new connection can be accepted").count(), 1, "{said}");
 }
 
 /// Keys that clients invent must not fill the memory.
