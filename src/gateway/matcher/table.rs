@@ -7,6 +7,7 @@ use std::{
 };
 
 use ahash::AHasher;
+use compact_str::CompactString;
 use memchr::{memchr_iter, memrchr};
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
@@ -22,8 +23,9 @@ const SET_SIZE: usize = 64 << 20;
 const SET_CACHE: usize = 16 << 20;
 
 /// Without a key of its own, which would be 32 bytes a map to read on each look-up: only operators
-/// put names in, so that clients cannot make them collide.
-type Map<T> = HashMap<Box<str>, T, BuildHasherDefault<AHasher>>;
+/// put names in, so that clients cannot make them collide. A name of up to 24 bytes lies in the map
+/// itself: at many routes each place in memory that is read is one that is far.
+type Map<T> = HashMap<CompactString, T, BuildHasherDefault<AHasher>>;
 
 /// Looks at buckets, most specific first, until it answers.
 pub trait Visitor {
