@@ -2,12 +2,13 @@
 //! time, for us (RFC 7519 section 7.2, RFC 8725). Knows no request; used for ID tokens as well.
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use jsonwebtoken::AlgorithmFamily;
 use serde_json::{Map, Value};
 
 use super::token::Token;
 use crate::{
     auth::{
-        Reason,
+        FLOODING, Reason,
         claims::Claim,
         jwks::{Algorithm, Key, KeySet, algorithm},
     },
@@ -16,6 +17,13 @@ use crate::{
 
 /// The last second of the year 9999: a date beyond is a mistake, or in other units.
 const LAST_DATE: f64 = 253_402_300_799.0;
+
+/// What a signature may cost: a public key's up to a millisecond (ES384), a shared secret's 1 us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Any,
+    Little,
+}
 
 /// What a token must be to be accepted.
 #[derive(Clone, Debug)]
@@ -96,6 +104,18 @@ impl Verifier {
     /// # Errors
     /// The token is not good, or there are no keys to tell.
     pub fn verify(&self, token: &[u8], now: Now) -> Result<Verified, Failure> {
+        self.judge(token, now, Effort::Any)
+    }
+
+    /// As [`Self::verify`], but no signature is verified with a public key.
+    ///
+    /// # Errors
+    /// As there, and `Busy` where one would have to be.
+    pub fn verify_cheaply(&self, token: &[u8], now: Now) -> Result<Verified, Failure> {
+        self.judge(token, now, Effort::Little)
+    }
+
+    fn judge(&self, token: &[u8], now: Now, effort: Effort) -> Result<Verified, Failure> {
         let token = Token::parse(token)?;
         self.check_issuer(&token.claims)?;
         let named = algorithm::named(&token.header.algorithm);
@@ -107,7 +127,7 @@ impl Verifier {
         {
             return Err(Failure::new(Reason::NotForUs, format!("`typ` is not {expected}")));
         }
-        let key = self.signer(&token, algorithm, now)?;
+        let key = self.signer(&token, algorithm, now, effort)?;
         let (from, until) = self.check_dates(&token.claims, now.unix.as_secs())?;
         self.check_audience(&token.claims)?;
         if let Some(missing) = self.required.iter().find(|it| it.find(&token.claims).is_none()) {
@@ -122,6 +142,7 @@ impl Verifier {
         token: &Token<'_>,
         algorithm: Algorithm,
         now: Now,
+        effort: Effort,
     ) -> Result<Arc<Key>, Failure> {
         let Some(keys) = self.keys.current(now.unix.as_secs()) else {
             return Err(Failure::fixed(Reason::Unavailable, "there are no keys to verify with"));
@@ -129,6 +150,9 @@ impl Verifier {
         let id = token.header.key_id.as_deref();
         let mut tried = keys.candidates(id, algorithm).peekable();
         let is_any = tried.peek().is_some();
+        if is_any && effort == Effort::Little && algorithm.family() != AlgorithmFamily::Hmac {
+            return Err(Failure::fixed(Reason::Busy, FLOODING));
+        }
         if let Some(key) =
             tried.find(|it| it.verifies(token.signature, token.signed, algorithm)).cloned()
         {

@@ -95,7 +95,7 @@ pub(super) fn compile(
             );
         }
     }
-    for (spec, route) in scene.documents.iter().map(|it| it.route(scene)) {
+    for (spec, route) in scene.documents.iter().flat_map(|it| it.routes(scene)) {
         specs.push(spec);
         routes.push(Arc::new(route));
     }
