@@ -50,8 +50,8 @@ pub struct Presented<'a> {
     /// Its address keeps failing: nothing costly is begun for it. What is known already still counts,
     /// so a neighbour behind the same address goes on.
     pub is_suspect: bool,
-    /// It fails so often that no signature is verified for it with a public key, which costs up to a
-    /// millisecond (ES384).
+    /// It had so many bad signatures verified that none is verified for it with a public key, which costs up
+    /// to a millisecond (ES384).
     pub is_flooding: bool,
     /// A body comes, or may come.
     pub has_body: bool,
@@ -176,6 +176,8 @@ pub struct Refused {
     /// By its own words it is for somebody else: another method may take it, and it is refused if none
     /// does. Never so once it was found to be this method's and bad.
     pub is_foreign: bool,
+    /// A signature was verified with a public key, which whoever sends many could use against us.
+    pub was_costly: bool,
 }
 
 impl Refused {
@@ -194,7 +196,15 @@ impl Refused {
 
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
-        Self { reason, consumer: None, cause: None, challenge: None, stop: None, is_foreign: false }
+        Self {
+            reason,
+            consumer: None,
+            cause: None,
+            challenge: None,
+            stop: None,
+            is_foreign: false,
+            was_costly: false,
+        }
     }
 }
 
@@ -345,6 +355,7 @@ pub struct Failure {
     /// Whose credential it was not; the last that was asked when there was none.
     pub authenticator: Option<Arc<str>>,
     pub reason: Reason,
+    pub was_costly: bool,
     pub consumer: Option<Arc<str>>,
 }
 
@@ -384,6 +395,7 @@ pub async fn any(
         stop: missing.into(),
         authenticator: authenticators.first().map(|it| it.name.clone()),
         reason: Reason::Missing,
+        was_costly: false,
         consumer: None,
     })
 }
@@ -398,6 +410,7 @@ fn failure(
         stop: own.unwrap_or_else(|| refusal(authenticators, refusing, &refused)),
         authenticator: Some(refusing.name.clone()),
         reason: refused.reason,
+        was_costly: refused.was_costly,
         consumer: refused.consumer,
     }
 }

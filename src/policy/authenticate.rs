@@ -29,8 +29,9 @@ static AUTHENTICATED_SCOPE: HeaderName = HeaderName::from_static("x-authenticate
 /// hundred a second would keep all who log in anew waiting.
 const SUSPECT: u64 = 20;
 
-/// The same for signatures with public keys: as many of the slowest kind (ES384, 0.9 ms) take a tenth of
-/// a core. More than of passwords, since a request that is signed anew each time is never known already.
+/// Failures a second that used a public key, beyond which none is used any more: as many of the slowest kind
+/// (ES384, 0.9 ms) take a tenth of a core. Others do not count here, since a neighbour whose requests are
+/// signed anew each time is never known already.
 const FORGERIES: u64 = 100;
 
 /// Any one of the authenticators will do; they are asked in order.
@@ -42,6 +43,8 @@ pub struct Authenticate {
     /// Where credentials stand that these authenticators take.
     pub places: Box<[Place]>,
     pub flood: Arc<Flood>,
+    /// Failures that had a signature verified with a public key.
+    pub forgeries: Arc<Flood>,
     /// Failures a second from one address, beyond which the answer is 429. 0: no bound.
     pub failures_per_second: u64,
 }
@@ -85,7 +88,12 @@ impl Authenticate {
         let Err(stop) = self.identify(request, context).await else { return Ok(()) };
         let (client, now) = (context.client, context.now.nanos());
         let flooding = match context.auth_outcome {
-            outcome if is_failure(outcome) => self.failed(client, now),
+            outcome if is_failure(outcome) => {
+                if context.was_costly {
+                    self.forgeries.record_failure(client, now);
+                }
+                self.failed(client, now)
+            }
             // Not looked at, and so no failure; which it would hear is not said.
             AuthOutcome::Busy => self.flooding(client, now),
             _ => None,
@@ -98,7 +106,7 @@ impl Authenticate {
     /// # Errors
     /// The refusal, or another answer, to end with.
     pub async fn identify(&self, request: &Parts, context: &mut Context) -> Result<(), Stop> {
-        let failures = self.flood.failures(context.client, context.now.nanos());
+        let now = context.now.nanos();
         let presented = Presented {
             request,
             raw_target: context.raw_target.as_deref(),
@@ -106,8 +114,8 @@ impl Authenticate {
             scheme: context.scheme,
             host: &context.host,
             certificate: context.certificate.as_ref(),
-            is_suspect: failures >= SUSPECT,
-            is_flooding: failures >= self.forgeries(),
+            is_suspect: self.flood.is_flooding(context.client, SUSPECT, now),
+            is_flooding: self.forgeries.is_flooding(context.client, self.most_forgeries(), now),
             has_body: context.has_body,
             purpose: context.purpose,
         };
@@ -126,6 +134,7 @@ impl Authenticate {
             Err(failure) => {
                 context.authenticator = failure.authenticator;
                 context.auth_outcome = outcome(failure.reason);
+                context.was_costly = failure.was_costly;
                 context.known_consumer = failure.consumer;
                 Err(failure.stop)
             }
@@ -146,13 +155,14 @@ impl Authenticate {
                 // Nobody has signed what the upstream gets; of a long body it has the head already.
                 context.identity = None;
             }
+            self.forgeries.record_failure(context.client, context.now.nanos());
             let flooding = self.failed(context.client, context.now.nanos());
             flooding.unwrap_or_else(|| auth::refuse_body(&self.any, mismatch))
         })
     }
 
     /// Failures a second beyond which no public key is used.
-    fn forgeries(&self) -> u64 {
+    fn most_forgeries(&self) -> u64 {
         match self.failures_per_second {
             0 => FORGERIES,
             most => most.min(FORGERIES),

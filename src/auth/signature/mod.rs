@@ -103,11 +103,12 @@ impl Signature {
             return Err(Refused::from(Reason::Busy).cause(FLOODING));
         }
         let base = base::signature_base(&input, presented)?;
+        let costly = |it: Refused| Refused { was_costly: key.algorithm.is_public(), ..it };
         if !key.verifies(base.as_bytes(), &signature) {
-            return Err(Reason::Wrong.into());
+            return Err(costly(Reason::Wrong.into()));
         }
-        self.check_key(key, now)?;
-        self.check_nonce(&input, key, until, now, presented.purpose)?;
+        self.check_key(key, now).map_err(costly)?;
+        self.check_nonce(&input, key, until, now, presented.purpose).map_err(costly)?;
         let identity = Identity { credential: key.credential.clone(), source: Source::Signature };
         Ok(Some(Accepted { body, ..Accepted::from(identity) }))
     }

@@ -265,6 +265,7 @@ impl Declared<'_> {
             upstream_headers,
             pass_credentials: self.route.pass_credentials.unwrap_or(false),
             flood: scene.shared.flood.clone(),
+            forgeries: scene.shared.forgeries.clone(),
             failures_per_second: scene.auth_failures,
         })
     }
