@@ -94,7 +94,7 @@ impl Authenticate {
                 }
                 self.failed(client, now)
             }
-            // Not looked at, and so no failure; which it would hear is not said.
+            // Not looked at, and so no failure to count.
             AuthOutcome::Busy => self.flooding(client, now),
             _ => None,
         };

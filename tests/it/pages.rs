@@ -252,7 +252,8 @@ fn missing(text: &str) -> Vec<&'static str> {
     needed.filter(|it| !is_here(it)).collect()
 }
 
-/// Pages that must hold an example, besides all of `docs/authentication`. Others may: see [`pages`].
+/// Pages that must hold an example, besides all of `docs/authentication`: one line each. Others may: see
+/// [`pages`].
 const MUST_RUN: &[&str] = &[];
 
 fn at(name: &str) -> PathBuf {
