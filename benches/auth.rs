@@ -10,7 +10,7 @@ use tollgate::{
         Presented,
         api_key::{ApiKey, Config, Index},
     },
-    flow::identity::{Consumer, Credential, Label},
+    flow::identity::{Consumer, Credential, Kind, Label},
 };
 
 /// As long as `tollgate key new` makes them.
@@ -32,6 +32,7 @@ fn credential(number: usize) -> Option<Arc<Credential>> {
         full_id: format!("{name}/first").into(),
         consumer: Some(Arc::new(consumer)),
         claims: None,
+        kind: Kind::ApiKey,
         last_use: None,
         expires: Some(u64::MAX),
         scopes: Box::default(),

@@ -21,7 +21,7 @@ use tollgate::{
     },
     flow::{
         clock::Now,
-        identity::{Consumer, Credential, Label},
+        identity::{Consumer, Credential, Kind, Label},
     },
 };
 
@@ -47,6 +47,7 @@ fn credential() -> Any<Arc<Credential>> {
         full_id: "acme/k1".into(),
         consumer: Some(Arc::new(consumer)),
         claims: None,
+        kind: Kind::SignatureKey,
         last_use: None,
         expires: None,
         scopes: Box::default(),

@@ -233,3 +233,53 @@ fn every_code_is_explained() {
     }
     assert_eq!(explained.len(), tollgate::flow::rejection::Code::ALL.len(), "a code too many");
 }
+
+const fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// Whether `text` has `word`, and not only as the beginning of a longer one.
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, it)| !text[at + it.len()..].starts_with(is_word))
+}
+
+/// Read through what holds them, in one expression with it.
+const READ_ELSEWHERE: &[(&str, &str)] =
+    &[("Server", "state_directory"), ("Sqlite", "path"), ("Postgres", "url")];
+
+/// A key that can be written and that nothing reads would be taken and have no effect.
+#[test]
+fn every_key_of_the_configuration_is_read() {
+    let all = sources("src");
+    let is_raw = |path: &Path| path.ends_with("config/raw.rs");
+    let raw = &all.iter().find(|(path, _)| is_raw(path)).unwrap().1;
+    let declared = raw.split_once("\nraw! {\n").unwrap().1.split_once("\n}\n").unwrap().0;
+    let declared: String =
+        declared.lines().filter(|it| !it.trim_start().starts_with("//")).collect();
+    let (mut keys, mut unread) = (0, Vec::new());
+    for part in declared.split('}') {
+        let Some((head, body)) = part.rsplit_once('{') else { continue };
+        let name = head.trim().rsplit(|c: char| !is_word(c)).next().unwrap();
+        // Its keys are methods, which one macro reads.
+        if name == "Authenticator" {
+            continue;
+        }
+        let named = format!("raw::{name}");
+        let others = all.iter().filter(|it| !is_raw(&it.0)).map(|it| &it.1);
+        let readers: Vec<&String> = others.clone().filter(|it| has_word(it, &named)).collect();
+        for key in body.split(',').filter_map(|it| it.split_once(':')).map(|it| it.0.trim()) {
+            keys += 1;
+            let read = format!(".{key}");
+            // What no file names is read where its parent is.
+            let is_read = match readers.is_empty() {
+                true => others.clone().any(|it| has_word(it, &read)),
+                false => readers.iter().any(|it| has_word(it, &read)),
+            };
+            if !is_read && !READ_ELSEWHERE.contains(&(name, key)) {
+                unread.push(format!("{name}.{key}"));
+            }
+        }
+    }
+    assert!(keys > 150, "only {keys} keys were found");
+    assert!(unread.is_empty(), "{unread:?}");
+}

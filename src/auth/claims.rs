@@ -7,7 +7,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value};
 
 use super::{Reason, Refused, Subjects};
-use crate::flow::identity::{Credential, Label};
+use crate::flow::identity::{Credential, Kind, Label};
 
 /// Bytes of a subject at most: it stands in a header, the log and the limits.
 const LONGEST_SUBJECT: usize = 512;
@@ -111,6 +111,7 @@ impl Mapping {
         let joined = scopes.join(" ");
         let owner = consumer.as_ref().map_or(&*self.authenticator, |it| it.name.as_str());
         Ok(Credential {
+            kind: Kind::Token,
             full_id: format!("{owner}/{subject}").into(),
             id,
             consumer,

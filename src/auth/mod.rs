@@ -50,6 +50,9 @@ pub struct Presented<'a> {
     /// Its address keeps failing: nothing costly is begun for it. What is known already still counts,
     /// so a neighbour behind the same address goes on.
     pub is_suspect: bool,
+    /// It had so many bad signatures verified that none is verified for it with a public key, which costs up
+    /// to a millisecond (ES384).
+    pub is_flooding: bool,
     /// A body comes, or may come.
     pub has_body: bool,
     pub purpose: Purpose,
@@ -79,6 +82,7 @@ impl<'a> Presented<'a> {
             host: "",
             certificate: None,
             is_suspect: false,
+            is_flooding: false,
             has_body: false,
             purpose: Purpose::Serve,
         }
@@ -95,6 +99,9 @@ impl<'a> Presented<'a> {
         self.request.uri.query()
     }
 }
+
+/// The cause of what was not verified for [`Presented::is_flooding`].
+const FLOODING: &str = "its address keeps failing: no signature is verified with a public key";
 
 /// Why a credential was not accepted: a metric label and a word of the log, never said to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +176,8 @@ pub struct Refused {
     /// By its own words it is for somebody else: another method may take it, and it is refused if none
     /// does. Never so once it was found to be this method's and bad.
     pub is_foreign: bool,
+    /// A signature was verified with a public key, which whoever sends many could use against us.
+    pub was_costly: bool,
 }
 
 impl Refused {
@@ -187,7 +196,15 @@ impl Refused {
 
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
-        Self { reason, consumer: None, cause: None, challenge: None, stop: None, is_foreign: false }
+        Self {
+            reason,
+            consumer: None,
+            cause: None,
+            challenge: None,
+            stop: None,
+            is_foreign: false,
+            was_costly: false,
+        }
     }
 }
 
@@ -262,17 +279,18 @@ impl Authenticator {
         }
     }
 
-    /// The header that asks for its kind of credential.
+    /// What a 401 says of it besides: what the client is asked to sign (RFC 9421 section 5).
     #[must_use]
-    pub const fn challenge_name(&self) -> HeaderName {
+    pub const fn accept_signature(&self) -> Option<&HeaderValue> {
         match &self.method {
-            // RFC 9421 section 5: what the client is asked to sign.
-            Method::Signature(_) => HeaderName::from_static("accept-signature"),
-            _ => header::WWW_AUTHENTICATE,
+            Method::Signature(it) => it.accept_signature(),
+            _ => None,
         }
     }
 
-    /// One challenge of `WWW-Authenticate` (RFC 9110 section 11.6.1), or of what takes its place.
+    /// One challenge of `WWW-Authenticate`: a 401 has at least one (RFC 9110 section 11.6.1). Where no
+    /// scheme is registered that would be true, it names one of our own, which a client leaves alone that
+    /// does not know it.
     #[must_use]
     pub const fn challenge(&self) -> &HeaderValue {
         match &self.method {
@@ -337,6 +355,7 @@ pub struct Failure {
     /// Whose credential it was not; the last that was asked when there was none.
     pub authenticator: Option<Arc<str>>,
     pub reason: Reason,
+    pub was_costly: bool,
     pub consumer: Option<Arc<str>>,
 }
 
@@ -371,11 +390,12 @@ pub async fn any(
         return Err(failure(authenticators, &authenticator, refused));
     }
     let mut missing = Rejection::new(Code::CredentialRequired);
-    challenge(&mut missing, authenticators.iter().map(|it| (it.challenge_name(), it.challenge())));
+    challenge(&mut missing, authenticators, None);
     Err(Failure {
         stop: missing.into(),
         authenticator: authenticators.first().map(|it| it.name.clone()),
         reason: Reason::Missing,
+        was_costly: false,
         consumer: None,
     })
 }
@@ -390,6 +410,7 @@ fn failure(
         stop: own.unwrap_or_else(|| refusal(authenticators, refusing, &refused)),
         authenticator: Some(refusing.name.clone()),
         reason: refused.reason,
+        was_costly: refused.was_costly,
         consumer: refused.consumer,
     }
 }
@@ -412,12 +433,8 @@ fn refusal(
     };
     let mut rejection = Rejection::new(code).cause(cause);
     if code == Code::CredentialInvalid {
-        let own = refused.challenge.as_ref();
-        let challenges = authenticators.iter().map(|it| match own {
-            Some(own) if Arc::ptr_eq(it, refusing) => (header::WWW_AUTHENTICATE, own),
-            _ => (it.challenge_name(), it.challenge()),
-        });
-        challenge(&mut rejection, challenges);
+        let own = refused.challenge.as_ref().map(|own| (refusing, own));
+        challenge(&mut rejection, authenticators, own);
     } else {
         rejection = rejection.header(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -428,21 +445,27 @@ fn refusal(
 #[must_use]
 pub fn refuse_body(authenticators: &[Arc<Authenticator>], cause: impl Display) -> Rejection {
     let mut rejection = Rejection::new(Code::CredentialInvalid).cause(cause);
-    challenge(
-        &mut rejection,
-        authenticators.iter().map(|it| (it.challenge_name(), it.challenge())),
-    );
+    challenge(&mut rejection, authenticators, None);
     rejection
 }
 
-/// Each challenge once; a method that has none (such as a client certificate) says nothing.
-fn challenge<'a>(
+/// The challenges of all, each once; `own` is that of the method which refuses, in place of its usual one.
+fn challenge(
     rejection: &mut Rejection,
-    challenges: impl Iterator<Item = (HeaderName, &'a HeaderValue)>,
+    authenticators: &[Arc<Authenticator>],
+    own: Option<(&Arc<Authenticator>, &HeaderValue)>,
 ) {
-    for (name, challenge) in challenges.filter(|(_, it)| !it.is_empty()) {
-        if !rejection.headers.iter().any(|(_, value)| value == challenge) {
-            rejection.headers.push((name, challenge.clone()));
+    let mut say = |name: HeaderName, value: &HeaderValue| {
+        if !rejection.headers.iter().any(|(_, it)| it == value) {
+            rejection.headers.push((name, value.clone()));
+        }
+    };
+    for it in authenticators {
+        let usual = it.challenge();
+        let challenge = own.filter(|(refusing, _)| Arc::ptr_eq(it, refusing));
+        say(header::WWW_AUTHENTICATE, challenge.map_or(usual, |(_, own)| own));
+        if let Some(wanted) = it.accept_signature() {
+            say(HeaderName::from_static("accept-signature"), wanted);
         }
     }
 }

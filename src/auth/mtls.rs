@@ -8,7 +8,7 @@ use http::HeaderValue;
 use super::{Presented, Reason, Refused, Subjects};
 use crate::flow::{
     certificate::ClientCertificate,
-    identity::{Consumer, Credential, Identity, Label, Source},
+    identity::{Consumer, Credential, Identity, Kind, Label, Source},
 };
 
 /// What of a certificate says whose it is.
@@ -62,8 +62,9 @@ pub struct Mtls {
 impl Mtls {
     #[must_use]
     pub fn new(name: &str, field: Field, allows_unknown: bool, subjects: Arc<Subjects>) -> Self {
-        // A certificate is asked for in the handshake; no header can.
-        let challenge = HeaderValue::from_static("");
+        // It is asked for in the handshake: this tells what is missing, and no scheme is registered for it
+        // (`Mutual` is a password's, RFC 8120).
+        let challenge = HeaderValue::from_static("ClientCertificate realm=\"tollgate\"");
         Self { name: name.into(), field, allows_unknown, subjects, challenge }
     }
 
@@ -117,6 +118,7 @@ impl Mtls {
     ) -> Option<Credential> {
         let owner = consumer.map_or(&*self.name, |it| it.name.as_str());
         Some(Credential {
+            kind: Kind::Certificate,
             id: Label::new(name)?,
             full_id: format!("{owner}/{name}").into(),
             consumer: consumer.cloned(),

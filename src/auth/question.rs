@@ -7,7 +7,7 @@ pub const fn counted<T>(outcome: &Outcome<T>) -> QuestionOutcome {
         Outcome::Remembered(_) => QuestionOutcome::Remembered,
         Outcome::Answered(_) => QuestionOutcome::Answered,
         Outcome::Stale(..) => QuestionOutcome::Stale,
-        Outcome::Busy => QuestionOutcome::Busy,
+        Outcome::Busy | Outcome::Unasked => QuestionOutcome::Busy,
         Outcome::Failed(_) => QuestionOutcome::Failed,
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::*;
-use crate::flow::identity::{Consumer, Credential, Label, Source};
+use crate::flow::identity::{Consumer, Credential, Kind, Label, Source};
 
 const NOW: u64 = 1_000;
 const GOOD: &str = "tg_good_key";
@@ -23,6 +23,7 @@ fn credential(id: &str, expires: Option<u64>) -> Arc<Credential> {
         full_id: format!("acme/{id}").into(),
         consumer: Some(consumer),
         claims: None,
+        kind: Kind::ApiKey,
         last_use: None,
         expires,
         scopes: Box::default(),

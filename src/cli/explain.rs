@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{AdminArguments, Outcome, status};
 use crate::{
     admin::client::Client,
+    flow::rejection::Code,
     gateway::Shared,
     proxy::explain::{self, Request},
     reload,
@@ -40,6 +41,10 @@ pub struct Arguments {
     #[command(flatten)]
     admin: AdminArguments,
 }
+
+/// What no file says: the keys and the endpoints of identity providers are fetched by whoever serves.
+const OFFLINE: &str = "no identity provider is asked for its keys and endpoints offline, so this is what a \
+    gateway says before it knows them; with --live the running process answers, which does";
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let certificate = match arguments.cert.as_ref().map(std::fs::read_to_string).transpose() {
@@ -78,5 +83,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 fn offline(file: &Path, request: &Request) -> Result<Value, String> {
     let shared = Shared::new()?;
     let gateway = reload::compile_file(file, &shared).map_err(|problems| problems.join("\n"))?;
-    explain::explain_blocking(&gateway, request)
+    let mut explained = explain::explain_blocking(&gateway, request)?;
+    if explained.get("code").is_some_and(|it| it == Code::AuthenticatorUnavailable.word())
+        && let Some(said) = explained.as_object_mut()
+    {
+        said.insert("note".to_owned(), Value::from(OFFLINE));
+    }
+    Ok(explained)
 }

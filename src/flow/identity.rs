@@ -46,12 +46,26 @@ pub struct Consumer {
     pub groups_header: Option<HeaderValue>,
 }
 
+/// What kind of proof a credential is: two kinds may use one id, and are two credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    ApiKey,
+    Certificate,
+    /// What another service says of the caller.
+    External,
+    Password,
+    SignatureKey,
+    /// Of an authorization server, whatever its form: its subject or client.
+    Token,
+}
+
 /// One proof of who a consumer is.
 #[derive(Debug)]
 pub struct Credential {
-    /// Unique within its consumer; safe to log. Of a token: its subject or client.
+    pub kind: Kind,
+    /// Unique within its consumer and kind; safe to log. Of a token: its subject or client.
     pub id: Label,
-    /// `consumer/id`, or `authenticator/subject` where there is no consumer: unique among all.
+    /// `consumer/id`, or `authenticator/subject` where there is no consumer: unique among its kind.
     pub full_id: Arc<str>,
     /// None for a good credential of somebody who is not among the consumers (`unknown: allow`).
     pub consumer: Option<Arc<Consumer>>,

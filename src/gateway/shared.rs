@@ -18,6 +18,8 @@ pub struct Shared {
     pub limits: Arc<limit::Table>,
     pub in_flight: Arc<limit::Concurrency>,
     pub flood: Arc<limit::Flood>,
+    /// The failures among them that had a signature verified with a public key.
+    pub forgeries: Arc<limit::Flood>,
     pub passwords: Arc<auth::basic::Verifier>,
     pub nonces: Arc<auth::signature::replay::Nonces>,
     pub endpoints: Arc<upstream::Registry>,
@@ -48,6 +50,7 @@ impl Shared {
             limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
             in_flight: Arc::new(limit::Concurrency::new()),
             flood: Arc::new(limit::Flood::new()),
+            forgeries: Arc::new(limit::Flood::new()),
             passwords: Arc::new(auth::basic::Verifier::new()?),
             nonces: Arc::new(auth::signature::replay::Nonces::new()?),
             endpoints: Arc::new(upstream::Registry::default()),

@@ -51,16 +51,26 @@ impl Flood {
         self.last_failure.store(now_nanos, Ordering::Release);
     }
 
-    /// Whether this address has failed `limit_per_second` times or more within the last second. 0
-    /// is off. Costs one atomic load while nobody fails.
-    pub fn is_flooding(&self, ip: IpAddr, limit_per_second: u64, now_nanos: u64) -> bool {
-        if limit_per_second == 0 || self.is_quiet(now_nanos) {
-            return false;
+    /// How often this address has failed within the last second. Costs one atomic load while nobody
+    /// fails.
+    pub fn failures(&self, ip: IpAddr, now_nanos: u64) -> u64 {
+        if self.is_quiet(now_nanos) {
+            return 0;
         }
         let rate = self.rate.lock().rate_with(&network(ip), PROPORTIONAL_RATE_ESTIMATE_CALC_FN);
-        #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^53")]
-        let limit = limit_per_second as f64;
-        rate >= limit
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "of two counts; a part of a failure is none"
+        )]
+        let whole = rate as u64;
+        whole
+    }
+
+    /// Whether this address has failed `limit_per_second` times or more within the last second. 0
+    /// is off.
+    pub fn is_flooding(&self, ip: IpAddr, limit_per_second: u64, now_nanos: u64) -> bool {
+        limit_per_second > 0 && self.failures(ip, now_nanos) >= limit_per_second
     }
 
     fn is_quiet(&self, now_nanos: u64) -> bool {

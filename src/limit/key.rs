@@ -9,6 +9,8 @@ use std::{
 use ahash::RandomState;
 use sha2::{Digest, Sha256};
 
+use crate::flow::identity;
+
 /// Which limit of the configuration: a hash of where it stands, never of its numbers, so a reload
 /// that changes the numbers keeps the counters. Made when a configuration is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,8 +37,9 @@ impl LimitId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'a> {
     Consumer(&'a str),
-    /// The id of the credential, not its secret.
-    Credential(&'a str),
+    /// The id of the credential, not its secret, and what kind it is of: an API key and a token may have
+    /// the same. `None`: those who have none count together.
+    Credential(Option<(identity::Kind, &'a str)>),
     /// An IPv6 client is known by its /64, since one client owns all of it; an IPv4 address written
     /// as IPv6 is the IPv4 address.
     Ip(IpAddr),
@@ -51,10 +54,18 @@ impl Subject<'_> {
     const fn kind(&self) -> u8 {
         match self {
             Self::Consumer(_) => 1,
-            Self::Credential(_) => 2,
+            Self::Credential(None) => 2,
             Self::Ip(_) => 3,
             Self::Route => 4,
             Self::Header(_) => 5,
+            Self::Credential(Some((kind, _))) => match kind {
+                identity::Kind::ApiKey => 6,
+                identity::Kind::Certificate => 7,
+                identity::Kind::External => 8,
+                identity::Kind::Password => 9,
+                identity::Kind::SignatureKey => 10,
+                identity::Kind::Token => 11,
+            },
         }
     }
 }
@@ -77,11 +88,11 @@ impl Key {
     pub fn new(limit: LimitId, subject: Subject<'_>) -> Self {
         let kind = subject.kind();
         match subject {
-            Subject::Consumer(it) | Subject::Credential(it) => {
+            Subject::Consumer(it) | Subject::Credential(Some((_, it))) => {
                 Self::hashed(limit, kind, it.as_bytes())
             }
             Subject::Ip(it) => Self::hashed(limit, kind, &network(it).to_le_bytes()),
-            Subject::Route => Self::hashed(limit, kind, &[]),
+            Subject::Route | Subject::Credential(None) => Self::hashed(limit, kind, &[]),
             Subject::Header(it) => Self::hashed(limit, kind, it),
         }
     }
@@ -138,7 +149,13 @@ mod tests {
         check((here, Subject::Consumer("x")), (here, Subject::Consumer("x")), true);
         check((here, Subject::Consumer("x")), (there, Subject::Consumer("x")), false);
         check((here, Subject::Consumer("x")), (here, Subject::Consumer("y")), false);
-        check((here, Subject::Consumer("x")), (here, Subject::Credential("x")), false);
+        let credential = |kind| Subject::Credential(Some((kind, "x")));
+        let (key, token) = (identity::Kind::ApiKey, identity::Kind::Token);
+        check((here, Subject::Consumer("x")), (here, credential(key)), false);
+        check((here, credential(key)), (here, credential(key)), true);
+        check((here, credential(key)), (here, credential(token)), false);
+        check((here, credential(key)), (here, Subject::Credential(None)), false);
+        check((here, Subject::Credential(None)), (here, Subject::Route), false);
         check((here, Subject::Consumer("x")), (here, Subject::Header(b"x")), false);
         check((here, Subject::Consumer("")), (here, Subject::Route), false);
         check((here, Subject::Header(b"")), (here, Subject::Route), false);

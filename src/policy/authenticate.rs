@@ -29,6 +29,11 @@ static AUTHENTICATED_SCOPE: HeaderName = HeaderName::from_static("x-authenticate
 /// hundred a second would keep all who log in anew waiting.
 const SUSPECT: u64 = 20;
 
+/// Failures a second that used a public key, beyond which none is used any more: as many of the slowest kind
+/// (ES384, 0.9 ms) take a tenth of a core. Others do not count here, since a neighbour whose requests are
+/// signed anew each time is never known already.
+const FORGERIES: u64 = 100;
+
 /// Any one of the authenticators will do; they are asked in order.
 pub struct Authenticate {
     pub any: Box<[Arc<Authenticator>]>,
@@ -38,6 +43,8 @@ pub struct Authenticate {
     /// Where credentials stand that these authenticators take.
     pub places: Box<[Place]>,
     pub flood: Arc<Flood>,
+    /// Failures that had a signature verified with a public key.
+    pub forgeries: Arc<Flood>,
     /// Failures a second from one address, beyond which the answer is 429. 0: no bound.
     pub failures_per_second: u64,
 }
@@ -78,12 +85,20 @@ impl Authenticate {
         request: &Parts,
         context: &mut Context,
     ) -> Result<(), Stop> {
-        match self.identify(request, context).await {
-            Err(stop) if is_failure(context.auth_outcome) => {
-                Err(self.flooding(context.client, context.now.nanos()).map_or(stop, Stop::from))
+        let Err(stop) = self.identify(request, context).await else { return Ok(()) };
+        let (client, now) = (context.client, context.now.nanos());
+        let flooding = match context.auth_outcome {
+            outcome if is_failure(outcome) => {
+                if context.was_costly {
+                    self.forgeries.record_failure(client, now);
+                }
+                self.failed(client, now)
             }
-            other => other,
-        }
+            // Not looked at, and so no failure to count.
+            AuthOutcome::Busy => self.flooding(client, now),
+            _ => None,
+        };
+        Err(flooding.map_or(stop, Stop::from))
     }
 
     /// Who is calling; counts nothing.
@@ -100,6 +115,7 @@ impl Authenticate {
             host: &context.host,
             certificate: context.certificate.as_ref(),
             is_suspect: self.flood.is_flooding(context.client, SUSPECT, now),
+            is_flooding: self.forgeries.is_flooding(context.client, self.most_forgeries(), now),
             has_body: context.has_body,
             purpose: context.purpose,
         };
@@ -118,6 +134,7 @@ impl Authenticate {
             Err(failure) => {
                 context.authenticator = failure.authenticator;
                 context.auth_outcome = outcome(failure.reason);
+                context.was_costly = failure.was_costly;
                 context.known_consumer = failure.consumer;
                 Err(failure.stop)
             }
@@ -138,15 +155,29 @@ impl Authenticate {
                 // Nobody has signed what the upstream gets; of a long body it has the head already.
                 context.identity = None;
             }
-            let flooding = self.flooding(context.client, context.now.nanos());
+            self.forgeries.record_failure(context.client, context.now.nanos());
+            let flooding = self.failed(context.client, context.now.nanos());
             flooding.unwrap_or_else(|| auth::refuse_body(&self.any, mismatch))
         })
     }
 
-    /// A client that keeps failing hears 429. Its valid requests pass all the while: a neighbour
-    /// behind the same address must not be able to lock it out.
-    fn flooding(&self, client: IpAddr, now: u64) -> Option<Rejection> {
+    /// Failures a second beyond which no public key is used.
+    fn most_forgeries(&self) -> u64 {
+        match self.failures_per_second {
+            0 => FORGERIES,
+            most => most.min(FORGERIES),
+        }
+    }
+
+    /// Counts a failure.
+    fn failed(&self, client: IpAddr, now: u64) -> Option<Rejection> {
         self.flood.record_failure(client, now);
+        self.flooding(client, now)
+    }
+
+    /// A client that keeps failing hears 429. Valid requests that cost little pass all the while: a
+    /// neighbour behind the same address must not be able to lock it out.
+    fn flooding(&self, client: IpAddr, now: u64) -> Option<Rejection> {
         self.flood.is_flooding(client, self.failures_per_second, now).then(|| {
             Rejection::new(Code::RateLimited)
                 .detail("too many failed credentials from this address")

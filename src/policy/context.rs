@@ -30,6 +30,8 @@ pub struct Context {
     /// The authenticator that knew the caller, or the one that refused.
     pub authenticator: Option<Arc<str>>,
     pub auth_outcome: AuthOutcome,
+    /// A public key was used for the credential that was refused.
+    pub was_costly: bool,
     /// The consumer of a refused credential that was nonetheless known (an expired key).
     pub known_consumer: Option<Arc<str>>,
     /// The most bytes of body that may pass; checked again as they stream.
@@ -67,6 +69,7 @@ impl Context {
             identity: None,
             authenticator: None,
             auth_outcome: AuthOutcome::Missing,
+            was_costly: false,
             known_consumer: None,
             body_limit: u64::MAX,
             reads_body: false,

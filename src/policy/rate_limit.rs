@@ -33,9 +33,9 @@ impl By {
             Self::Consumer => {
                 limit::Subject::Consumer(identity.map_or("", |it| it.credential.owner()))
             }
-            Self::Credential => {
-                limit::Subject::Credential(identity.map_or("", |it| &it.credential.full_id))
-            }
+            Self::Credential => limit::Subject::Credential(
+                identity.map(|it| (it.credential.kind, &*it.credential.full_id)),
+            ),
             Self::Ip => limit::Subject::Ip(context.client),
             Self::Route => limit::Subject::Route,
             Self::Header(name) => {

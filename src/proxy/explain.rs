@@ -88,6 +88,11 @@ pub async fn explain(gateway: &Gateway, request: &Request) -> Result<Value, Stri
     if let Err(Stop::Answered(reply)) = &outcome {
         said.insert("outcome".to_owned(), json!("answered"));
         said.insert("status".to_owned(), json!(reply.status.as_u16()));
+        // Where a login would begin. Its cookies are the browser's and stay out.
+        let location = reply.headers.iter().find(|(name, _)| name == header::LOCATION);
+        if let Some(location) = location.and_then(|(_, it)| it.to_str().ok()) {
+            said.insert("location".to_owned(), json!(location));
+        }
     }
     if let Err(Stop::Refused(rejection)) = outcome {
         said.insert("outcome".to_owned(), json!("refused"));

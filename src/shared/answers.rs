@@ -45,6 +45,9 @@ pub enum Outcome<T> {
     Stale(T, Arc<str>),
     /// As many questions as there may be are under way.
     Busy,
+    /// Not known, and not to be asked for this caller. An old answer is no substitute: whoever bars
+    /// themselves from asking would be served by it.
+    Unasked,
     Failed(Arc<str>),
 }
 
@@ -186,7 +189,10 @@ impl<T: Clone + Send + Sync + 'static> Answers<T> {
             waiting.push(tell);
             return Ok(told);
         }
-        if !may_ask || asking.len() >= self.questions {
+        if !may_ask {
+            return Err(Outcome::Unasked);
+        }
+        if asking.len() >= self.questions {
             drop(asking);
             return Err(self.fall_back(&digest, now, Outcome::Busy));
         }
@@ -415,15 +421,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_may_not_ask_hears_what_is_known() {
-        let desk = Desk::new(4);
+    async fn who_may_not_ask_hears_what_is_fresh_and_nothing_old() {
+        let desk = Desk::new(1);
         let digest = desk.answers.digest([&b"token"[..]]);
-        let unasked = || std::future::pending::<Result<Said<u32>, String>>();
-        assert_eq!(desk.answers.ask(digest, SECOND, false, unasked).await, Outcome::Busy);
+        let unasked = async |at: u32| {
+            let question = || std::future::pending::<Result<Said<u32>, String>>();
+            desk.answers.ask(digest, at * SECOND, false, question).await
+        };
+        assert_eq!(unasked(1).await, Outcome::Unasked);
         desk.ask(1, Ok(1)).await;
-        assert_eq!(desk.answers.ask(digest, SECOND, false, unasked).await, Outcome::Remembered(1));
-        let late = desk.answers.ask(digest, 12 * SECOND, false, unasked).await;
-        assert_eq!(late, Outcome::Stale(1, "too many questions".into()));
+        assert_eq!(unasked(1).await, Outcome::Remembered(1));
+        assert_eq!(unasked(12).await, Outcome::Unasked);
+        // Others lose nothing by it: the old answer is there for an outage, and theirs is a new one.
+        assert_eq!(desk.ask(12, Err("down")).await, Outcome::Stale(1, "down".into()));
+        // An outage that another has just met is one for all.
+        assert_eq!(unasked(12).await, Outcome::Stale(1, "down".into()));
+        assert_eq!(unasked(14).await, Outcome::Unasked);
+        assert_eq!(desk.ask(14, Ok(2)).await, Outcome::Answered(2));
+        assert_eq!(unasked(14).await, Outcome::Remembered(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_is_no_reason_to_refuse_what_was_good() {
+        let desk = Desk::new(1);
+        desk.ask(0, Ok(1)).await;
+        let (answers, other) = (desk.answers.clone(), desk.answers.digest([&b"other"[..]]));
+        let never = || std::future::pending::<Result<Said<u32>, String>>();
+        tokio::spawn(async move { answers.ask(other, SECOND, true, never).await });
+        tokio::task::yield_now().await;
+        assert_eq!(desk.ask(12, Ok(2)).await, Outcome::Stale(1, "too many questions".into()));
+        let digest = desk.answers.digest([&b"token"[..]]);
+        assert_eq!(desk.answers.ask(digest, 12 * SECOND, false, never).await, Outcome::Unasked);
     }
 
     #[tokio::test(start_paused = true)]

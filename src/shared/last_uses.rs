@@ -7,9 +7,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::flow::identity::LastUse;
+use crate::flow::identity::{self, LastUse};
 
-/// What kind of credential; ids are unique within a consumer and a kind.
+/// What kind of credential somebody made; ids are unique within a consumer and a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     ApiKey,
@@ -25,6 +25,15 @@ impl Kind {
             Self::ApiKey => "api_key",
             Self::Basic => "basic",
             Self::Signature => "signature",
+        }
+    }
+
+    #[must_use]
+    pub const fn credential(self) -> identity::Kind {
+        match self {
+            Self::ApiKey => identity::Kind::ApiKey,
+            Self::Basic => identity::Kind::Password,
+            Self::Signature => identity::Kind::SignatureKey,
         }
     }
 

@@ -66,15 +66,11 @@ fn a_fresh_response_is_answered_from_the_cache() {
     assert_eq!(upstream.count(), 3);
     let none = gateway.get("/none/a").send();
     assert_eq!(none.header("cache-status"), None);
-    assert_eq!(
-        gateway.metric("tollgate_cache_total", &[("route", "open"), ("result", "hit")]),
-        3.0
-    );
-    assert_eq!(
-        gateway.metric("tollgate_cache_total", &[("route", "open"), ("result", "miss")]),
-        3.0
-    );
-    assert_eq!(gateway.metric("tollgate_cache_entries", &[]), 3.0);
+    for result in ["hit", "miss"] {
+        let labels = [("route", "open"), ("result", result)];
+        gateway.wait_metric("tollgate_cache_total", &labels, |it| it == 3.0);
+    }
+    gateway.wait_metric("tollgate_cache_entries", &[], |it| it == 3.0);
     assert!(gateway.metric("tollgate_cache_bytes", &[]) > 100.0);
 }
 
@@ -321,7 +317,7 @@ fn a_body_that_is_cut_or_too_large_is_not_kept() {
         assert_eq!(gateway.get("/open/large").send().body.len(), 100_000);
     }
     assert_eq!(upstream.count(), 5);
-    assert_eq!(gateway.metric("tollgate_cache_entries", &[]), 1.0);
+    gateway.wait_metric("tollgate_cache_entries", &[], |it| it == 1.0);
 }
 
 #[test]
@@ -385,7 +381,7 @@ fn purges_take_effect_at_once() {
     let exit =
         crate::support::run_tollgate(&folder, &["cache", "purge", "--admin", &admin, "--all"]);
     assert!(exit.stdout.starts_with("purged "), "{}", exit.said());
-    assert_eq!(gateway.metric("tollgate_cache_entries", &[]), 0.0);
+    gateway.wait_metric("tollgate_cache_entries", &[], |it| it == 0.0);
     let wrong =
         gateway.admin("POST", "/api/cache/purge").header("Content-Type", "application/json");
     assert_eq!(wrong.body("{}").status(), 400);

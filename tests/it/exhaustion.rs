@@ -25,7 +25,7 @@ fn without_file_descriptors_open_connections_go_on() {
     // Each time by a connection of its own: some descriptors are kept for whoever looks after it.
     wait_until("the descriptors are taken", || gateway.status()["descriptors_exhausted"] == true);
     assert_eq!(gateway.admin("GET", "/readyz").status(), 200);
-    assert!(gateway.metric("tollgate_accept_errors_total", &[]) >= 1.0);
+    gateway.wait_metric("tollgate_accept_errors_total", &[], |it| it >= 1.0);
     assert_eq!(gateway.reload().status, 200);
     for _ in 0..20 {
         assert_eq!(kept.send(&gateway.get("/own")).unwrap().text(), "own");

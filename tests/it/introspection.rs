@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Behaviour, Connection, Gate, Gateway, Provider, Response, Upstream, basic_header, hash_of, key,
-    reply, wait_until,
+    now, reply, wait_until,
 };
 
 const GUARDED: &str = "
@@ -161,6 +161,23 @@ fn a_token_does_not_outlive_its_expiry() {
 }
 
 #[test]
+fn clocks_may_differ_by_the_leeway() {
+    let upstream = Upstream::saying("ok");
+    let server = Upstream::start(|_| said(&active(&json!({"exp": now() - 120}))));
+    for (leeway, status) in [("0s", 401), ("10s", 401), ("10m", 200)] {
+        let config = GUARDED.replace("timeout:", &format!("leeway: {leeway}\n      timeout:"));
+        let gateway = guarded(&upstream, &server.url(), "https://id.test/", &config);
+        assert_eq!(with(&gateway, "good").status, status, "{leeway}");
+    }
+    let server = Upstream::start(|_| said(&active(&json!({"nbf": now() + 120}))));
+    for (leeway, status) in [("10s", 401), ("10m", 200)] {
+        let config = GUARDED.replace("timeout:", &format!("leeway: {leeway}\n      timeout:"));
+        let gateway = guarded(&upstream, &server.url(), "https://id.test/", &config);
+        assert_eq!(with(&gateway, "good").status, status, "{leeway}");
+    }
+}
+
+#[test]
 fn the_question_is_a_form_and_says_who_asks() {
     let (upstream, server) = (Upstream::saying("ok"), server());
     let gateway = fake(&upstream, &server);
@@ -235,7 +252,7 @@ fn a_server_that_does_not_answer_costs_its_timeout() {
     let log = gateway.access_log(1);
     assert!(log[0]["cause"].as_str().unwrap().starts_with("unavailable: "), "{log:?}");
     let labels = [("authenticator", "partners"), ("result", "failed")];
-    assert!(gateway.metric("tollgate_auth_questions_total", &labels) > 0.0);
+    gateway.wait_metric("tollgate_auth_questions_total", &labels, |it| it > 0.0);
 }
 
 #[test]
@@ -260,7 +277,7 @@ fn many_with_one_token_are_one_question() {
     }
     assert_eq!(server.count(), 1);
     let labels = [("authenticator", "partners"), ("result", "answered")];
-    assert!(gateway.metric("tollgate_auth_questions_total", &labels) >= 1.0);
+    gateway.wait_metric("tollgate_auth_questions_total", &labels, |it| it >= 1.0);
 }
 
 #[test]
@@ -312,7 +329,7 @@ fn what_was_active_goes_on_where_an_outage_may_not_stop_it() {
     with(&gateway, "bad").assert_problem(503, "authenticator_unavailable");
     with(&gateway, "new").assert_problem(503, "authenticator_unavailable");
     let labels = [("authenticator", "partners"), ("result", "stale")];
-    assert!(gateway.metric("tollgate_auth_questions_total", &labels) >= 3.0);
+    gateway.wait_metric("tollgate_auth_questions_total", &labels, |it| it >= 3.0);
     // By default an outage stops everybody whose answer is too old.
     let config = GUARDED.replace("timeout: 10s", "cache: 1ms");
     is_up.store(true, Ordering::Relaxed);

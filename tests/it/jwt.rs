@@ -174,6 +174,8 @@ fn a_rotation_under_load_loses_nothing() {
         is_over.store(true, Ordering::Relaxed);
     });
     assert_eq!(issuer.fetches(), 3, "one a key that was not known, and the first");
+    let served = passed.load(Ordering::Relaxed) as f64;
+    gateway.wait_metric("tollgate_auth_total", &[], |it| it >= served);
     let rejected = gateway.metric("tollgate_auth_total", &[("result", "rejected")]);
     assert_eq!(rejected, 0.0, "of {} requests", passed.load(Ordering::Relaxed));
     assert_refused(&send(gateway, &remembered), Some("invalid_token"));
@@ -195,7 +197,7 @@ fn a_provider_that_is_away_is_not_missed() {
         assert_eq!(send(&gateway, &issuer.token("a")).status, 200);
     }
     let labels = [("authenticator", "corp")];
-    assert!(gateway.metric("tollgate_jwks_fetch_errors_total", &labels) >= 1.0);
+    gateway.wait_metric("tollgate_jwks_fetch_errors_total", &labels, |it| it >= 1.0);
     assert_eq!(gateway.metric("tollgate_jwks_keys", &labels), 1.0);
     drop(gateway);
 

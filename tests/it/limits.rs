@@ -5,7 +5,8 @@ use std::{
 };
 
 use crate::support::{
-    Behaviour, Gate, Gateway, Request, Response, Upstream, hash_of, key, reply, wait_until,
+    Behaviour, Gate, Gateway, Request, Response, Upstream, basic_header, hash_of, key,
+    password_hash, reply, wait_until,
 };
 
 /// Two consumers, one of them with two keys, and a route for each kind of limit.
@@ -16,6 +17,7 @@ plans:
 consumers:
   acme:
     api_keys: [{id: a1, hash: '$A1'}, {id: a2, hash: '$A2'}]
+    basic: [{username: a1, password_hash: '$PASSWORD'}]
   umbrella:
     api_keys: [{id: u1, hash: '$U1'}]
   tiny:
@@ -24,7 +26,7 @@ consumers:
 routes:
   - {id: consumer, match: {paths: [/consumer]}, auth: [api_key], upstream: up,
      rate_limits: [{requests: 1, per: 1h, burst: 5, by: consumer}]}
-  - {id: credential, match: {paths: [/credential]}, auth: [api_key], upstream: up,
+  - {id: credential, match: {paths: [/credential]}, auth: [api_key, basic], upstream: up,
      rate_limits: [{requests: 2, per: 1h, by: credential}]}
   - {id: route, match: {paths: [/route]}, public: true, upstream: up,
      rate_limits: [{requests: 3, per: 1h, by: route}]}
@@ -43,7 +45,9 @@ routes:
 fn limited(upstream: &Upstream) -> Gateway {
     let hash = |name| hash_of(&key(name));
     let (a1, a2, u1, t1) = (hash("a1"), hash("a2"), hash("u1"), hash("t1"));
-    let variables = [("A1", &*a1), ("A2", &a2), ("U1", &u1), ("T1", &t1), ("UP", &upstream.url())];
+    let (password, up) = (password_hash("sesame"), upstream.url());
+    let variables = [("A1", &*a1), ("A2", &a2), ("U1", &u1), ("T1", &t1), ("UP", &up)];
+    let variables = [&variables[..], &[("PASSWORD", &*password)]].concat();
     Gateway::start(LIMITED, &variables)
 }
 
@@ -101,6 +105,9 @@ fn consumers_are_apart_and_their_keys_together() {
     assert_eq!(passed(&with_key(&gateway, "/consumer", "u1"), 7), 5);
     assert_eq!(passed(&with_key(&gateway, "/credential", "a1"), 3), 2);
     assert_eq!(passed(&with_key(&gateway, "/credential", "a2"), 3), 2);
+    // A credential of another kind with the id of the first.
+    let password = basic_header("a1", "sesame");
+    assert_eq!(passed(&gateway.get("/credential").header("Authorization", &password), 3), 2);
 }
 
 #[test]

@@ -47,6 +47,7 @@ mod signature;
 mod signature_body;
 mod store;
 mod support;
+mod suspects;
 mod telemetry;
 mod timeouts;
 mod tls;

@@ -64,6 +64,35 @@ fn anybody_may_read_where_tokens_come_from() {
 }
 
 #[test]
+fn scripts_of_any_origin_may_ask_for_it_and_for_nothing_else() {
+    let upstream = Upstream::saying("ok");
+    let gateway = Gateway::start(PUBLISHED, &[("UP", &upstream.url())]);
+    let preflight = |path: &str| {
+        let request = gateway.request("OPTIONS", path).host("api.test");
+        let request = request.header("Origin", "https://app.test");
+        let request = request.header("Access-Control-Request-Method", "GET");
+        request.header("Access-Control-Request-Headers", "mcp-protocol-version").send()
+    };
+    let allowed = preflight(&format!("{PATH}/orders"));
+    assert_eq!((allowed.status, allowed.body.len()), (204, 0));
+    for (name, value) in [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "GET, HEAD"),
+        ("access-control-allow-headers", "*"),
+        ("access-control-max-age", "7200"),
+    ] {
+        assert_eq!(allowed.header(name), Some(value), "{allowed:?}");
+    }
+    assert_eq!(allowed.header("access-control-allow-credentials"), None);
+    for path in ["/a", &format!("{PATH}/other"), &format!("{PATH}/orders/")] {
+        let refused = preflight(path);
+        refused.assert_problem(401, "credential_required");
+        assert_eq!(refused.header("access-control-allow-origin"), None, "{refused:?}");
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
 fn tokens_that_we_verify_ourselves_have_it_too() {
     let upstream = Upstream::saying("ok");
     let gateway = Gateway::start(PUBLISHED, &[("UP", &upstream.url())]);

@@ -158,7 +158,8 @@ fn a_certificate_is_whose_it_says() {
     rig.check_accepted(&old, "/cn");
     let response = rig.get(&rig.client(), "/cn").unwrap();
     response.assert_problem(401, "credential_required");
-    assert!(response.headers.all("www-authenticate").is_empty(), "{response:?}");
+    let challenges = response.headers.all("www-authenticate");
+    assert_eq!(challenges, ["ClientCertificate realm=\"tollgate\""]);
 }
 
 #[test]
@@ -332,10 +333,12 @@ fn names_that_are_nobodys_are_refused_alike() {
         let what = format!("case {number}, {path}");
         let response = rig.get(&rig.client().showing(signed), path).unwrap();
         response.assert_problem(401, "credential_invalid");
+        let challenges = response.headers.all("www-authenticate");
+        assert!(challenges.contains(&"ClientCertificate realm=\"tollgate\""), "{response:?}");
         let mut said = response.json();
         said["request_id"] = "".into();
         assert_eq!(*expected.get_or_insert_with(|| said.clone()), said, "{what}");
-        let cause = rig.gateway.access_log(number + 1)[number]["cause"].clone();
+        let cause = rig.gateway.logged(&response)["cause"].clone();
         let cause = cause.as_str().unwrap();
         assert!(cause.starts_with(reason), "{what}: {cause}");
         assert!(cause.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{what}: {cause}");

@@ -1,5 +1,5 @@
-//! Runs `docs/authentication/*.md`: each page is a folder of files and one shell script, and each of
-//! its lines of curl says which status comes back.
+//! Runs the pages of the documentation that hold an example: each is a folder of files and one shell
+//! script, and each of its lines of curl says which status comes back.
 //!
 //! A block that begins with `# NAME` (or `// NAME`) is a file; `gateway.yaml` must be among them. The
 //! blocks of shell run in their order as one script, so what they set stays set. The gateway starts
@@ -252,10 +252,33 @@ fn missing(text: &str) -> Vec<&'static str> {
     needed.filter(|it| !is_here(it)).collect()
 }
 
-fn pages() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/authentication");
-    let mut pages: Vec<_> = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()).collect();
+/// Pages that must hold an example, besides all of `docs/authentication`: one line each. Others may: see
+/// [`pages`].
+const MUST_RUN: &[&str] = &[];
+
+fn at(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn pages_in(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(at(folder)).unwrap().map(|it| it.unwrap().path());
+    let mut pages: Vec<_> =
+        entries.filter(|it| it.extension().is_some_and(|it| it == "md")).collect();
     pages.sort();
+    pages
+}
+
+/// Those that must run, and of the others those that have a configuration to run.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = pages_in("docs/authentication");
+    pages.extend(MUST_RUN.iter().map(|it| at(it)));
+    for page in pages_in("docs").into_iter().chain([at("README.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        let has_one = blocks(&text).iter().any(|it| file_name(it) == Some("gateway.yaml"));
+        if has_one && !pages.contains(&page) {
+            pages.push(page);
+        }
+    }
     pages
 }
 
@@ -285,7 +308,7 @@ fn every_page_does_what_it_says() {
 fn the_index_names_every_page() {
     let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/authentication.md");
     let index = fs::read_to_string(index).unwrap();
-    let pages = pages();
+    let pages = pages_in("docs/authentication");
     assert!(pages.len() >= 2, "{pages:?}");
     for page in pages {
         let link = format!("(authentication/{})", page.file_name().unwrap().to_str().unwrap());

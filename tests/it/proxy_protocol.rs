@@ -49,7 +49,8 @@ fn a_trusted_proxy_says_who_the_client_is() {
             assert_eq!((&*told_client, &*told_port), (expected, port));
         }
     }
-    assert_eq!(gateway.access_log(8)[0]["client_ip"], "192.0.2.7");
+    let log = gateway.access_log(8);
+    assert!(log.iter().any(|line| line["client_ip"] == "192.0.2.7"), "{log:?}");
     // In as many pieces as it likes.
     let mut connection = gateway.connect();
     for byte in V1 {
@@ -76,7 +77,7 @@ fn without_its_header_a_proxy_is_not_served() {
         connection.assert_closes();
     }
     assert!(start.elapsed() < HANG / 2, "{:?}", start.elapsed());
-    assert_eq!(gateway.metric("tollgate_proxy_protocol_errors_total", &[]), 5.0);
+    gateway.wait_metric("tollgate_proxy_protocol_errors_total", &[], |it| it == 5.0);
     assert_eq!(upstream.count(), 0);
 }
 

@@ -71,8 +71,8 @@ routes:
     assert_eq!(gateway.get("/").send().text(), "first");
     assert_eq!(gateway.revision(), before);
     assert_eq!(gateway.get("/three").status(), 200);
-    let failures = gateway.metric("tollgate_config_reloads_total", &[("result", "failure")]);
-    assert!(failures >= 1.0, "{}", gateway.metrics());
+    let labels = [("result", "failure")];
+    gateway.wait_metric("tollgate_config_reloads_total", &labels, |it| it >= 1.0);
 
     let file = gateway.config_file();
     let exit = run_tollgate(gateway.path("").as_path(), &["reload", "-c", file.to_str().unwrap()]);

@@ -128,8 +128,7 @@ fn a_body_that_was_not_signed_never_arrives_whole() {
         line["cause"] == "the body does not match its Content-Digest" && line["consumer"] == "acme"
     };
     assert!(log.iter().all(is_said), "{log:?}");
-    let wrong = gateway.metric("tollgate_auth_total", &[("reason", "wrong")]);
-    assert_eq!(wrong as usize, refused);
+    gateway.wait_metric("tollgate_auth_total", &[("reason", "wrong")], |it| it as usize == refused);
     // No endpoint is blamed.
     assert_eq!(post(&gateway, "/a", b"x").body("x").status(), 200);
 }
@@ -397,8 +396,7 @@ fn another_try_gets_the_whole_body() {
                 assert!(is_whole, "{first} {size}: {}", response.status);
             }
         }
-        let retried = gateway.metric("tollgate_upstream_retries_total", &[]);
-        assert!(retried >= 10.0, "{retried}");
+        gateway.wait_metric("tollgate_upstream_retries_total", &[], |it| it >= 10.0);
     }
     let all = [busy.requests(), upstream.requests()].concat();
     assert!(busy.count() > 0 && all.iter().all(|it| it.is_complete), "a request was cut");
@@ -466,15 +464,13 @@ fn a_fixed_answer_is_for_the_signed_body_only() {
 fn a_route_that_reports_lets_a_wrong_body_through() {
     let upstream = Upstream::echo();
     let gateway = gateway("http1", &[upstream.address]);
-    let mut sent = 0;
     for size in [5, 3 * KEPT] {
         let (right, wrong) = (bytes(size), wrong(&bytes(size)).remove(0));
         let request = post(&gateway, "/reported", &right).body(wrong.clone());
         for request in [request.clone(), request.chunked()] {
             let response = request.send();
             assert!(response.status == 200 && response.body == wrong, "{size}");
-            sent += 1;
-            let line = gateway.access_log(sent).pop().unwrap();
+            let line = gateway.logged(&response);
             assert_eq!(line["would_refuse"], "credential_invalid", "{line}");
             // The head of a long one has left before its end was known.
             let is_named = upstream.last().header("x-consumer-username").is_some();

@@ -105,8 +105,8 @@ fn requests_are_counted_by_what_is_configured() {
         assert!(!metrics.contains(wild), "{wild} came from the wire into {metrics}");
     }
     let consumer = [("consumer", "acme"), ("status", "200")];
-    assert_eq!(gateway.metric("tollgate_consumer_requests_total", &consumer), 3.0);
-    assert_eq!(gateway.metric("tollgate_limit_total", &[]), 5.0);
+    gateway.wait_metric("tollgate_consumer_requests_total", &consumer, |it| it == 3.0);
+    gateway.wait_metric("tollgate_limit_total", &[], |it| it == 5.0);
     for name in [
         "tollgate_http_request_duration_seconds_count",
         "tollgate_upstream_duration_seconds_count",

@@ -1,7 +1,7 @@
 //! What the service answered: yes, no with an answer for the client, or nothing that can be used.
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::Config;
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
         http_client::{self, Answer, Failure, Request},
     },
 };
+
+/// Of a 401 that has no challenge: what is wanted, only the service knows.
+pub(super) static CHALLENGE: HeaderValue = HeaderValue::from_static("External realm=\"tollgate\"");
 
 /// The headers of a no that the client gets.
 const TO_CLIENT: [HeaderName; 8] = [
@@ -147,6 +150,11 @@ fn no(answer: Answer, asked_by: u64) -> No {
     }
     if !answer.headers.contains_key(header::CACHE_CONTROL) {
         reply = reply.header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if reply.status == StatusCode::UNAUTHORIZED
+        && !answer.headers.contains_key(header::WWW_AUTHENTICATE)
+    {
+        reply = reply.header(header::WWW_AUTHENTICATE, CHALLENGE.clone());
     }
     No { reply, asked_by }
 }

@@ -18,7 +18,7 @@ use super::{Accepted, Presented, Reason, Refused, Subjects, question};
 use crate::{
     flow::{
         clock::Now,
-        identity::{Credential, Identity, Label, Source},
+        identity::{Credential, Identity, Kind, Label, Source},
     },
     shared::{
         answers::{Answers, Digest, Outcome},
@@ -77,7 +77,6 @@ pub struct External {
     turns: AtomicU64,
     /// When a pass without verification was logged last, in seconds of the process.
     logged: AtomicU64,
-    challenge: HeaderValue,
 }
 
 /// What an authenticator is put together from besides its configuration.
@@ -105,7 +104,6 @@ impl External {
             config: Arc::new(config),
             turns: AtomicU64::new(0),
             logged: AtomicU64::new(u64::MAX),
-            challenge: HeaderValue::from_static(""),
             name,
             subjects,
             memory,
@@ -114,9 +112,11 @@ impl External {
         })
     }
 
-    /// The service has challenges of its own.
+    /// What the service wants to see, only it knows: it says so with a 401 of its own, and this stands in
+    /// for what it does not say.
+    #[expect(clippy::unused_self, reason = "as of the other methods")]
     pub(super) const fn challenge(&self) -> &HeaderValue {
-        &self.challenge
+        &decision::CHALLENGE
     }
 
     /// The headers that an upstream believes because of us: a client's copies must never arrive.
@@ -155,7 +155,7 @@ impl External {
                     Decision::Strange(why) => Err(unavailable(why)),
                 }
             }
-            Outcome::Busy => Err(Reason::Busy.into()),
+            Outcome::Busy | Outcome::Unasked => Err(Reason::Busy.into()),
             Outcome::Failed(why) => match self.config.on_outage {
                 OnOutage::Deny => Err(unavailable(&why)),
                 OnOutage::Allow => Ok(Some(self.allow(&why, now))),
@@ -228,6 +228,7 @@ impl External {
 
 fn credential(id: Label, full_id: String) -> Credential {
     Credential {
+        kind: Kind::External,
         id,
         full_id: full_id.into(),
         consumer: None,

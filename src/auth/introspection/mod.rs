@@ -166,7 +166,7 @@ impl Introspection {
             Outcome::Remembered(verdict) | Outcome::Answered(verdict) => Ok(verdict),
             // Only what was active is kept for so long.
             Outcome::Stale(verdict, _) => Ok(verdict),
-            Outcome::Busy => Err(Reason::Busy.into()),
+            Outcome::Busy | Outcome::Unasked => Err(Reason::Busy.into()),
             Outcome::Failed(why) => Err(Refused::from(Reason::Unavailable).cause(why)),
         }
     }

@@ -109,18 +109,22 @@ impl Jwt {
             }
             self.remembered.forget(print);
         }
-        let verified = if presented.is_suspect {
+        let verified = if presented.is_flooding {
+            self.verifier.verify_cheaply(&found.token, now)
+        } else if presented.is_suspect {
             self.verifier.verify(&found.token, now)
         } else {
             self.verifier.verify_or_wait(&found.token, now).await
         };
-        let Verified { claims, from, until, key, .. } = verified.map_err(|failure| {
+        let Verified { claims, from, until, key, algorithm } = verified.map_err(|failure| {
             let refused = self.refused(failure.reason, failure.cause);
+            let refused = Refused { was_costly: failure.was_costly, ..refused };
             if failure.is_foreign { refused.foreign() } else { refused }
         })?;
         let credential = self.mapping.credential(claims, until);
         let credential = Arc::new(credential.map_err(|refused| Refused {
             challenge: Some(self.challenges.invalid.clone()),
+            was_costly: verifier::is_public(algorithm),
             ..refused
         })?);
         let entry = remembered::Entry { credential: credential.clone(), key, from, until };

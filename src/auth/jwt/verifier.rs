@@ -2,12 +2,13 @@
 //! time, for us (RFC 7519 section 7.2, RFC 8725). Knows no request; used for ID tokens as well.
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use jsonwebtoken::AlgorithmFamily;
 use serde_json::{Map, Value};
 
 use super::token::Token;
 use crate::{
     auth::{
-        Reason,
+        FLOODING, Reason,
         claims::Claim,
         jwks::{Algorithm, Key, KeySet, algorithm},
     },
@@ -16,6 +17,13 @@ use crate::{
 
 /// The last second of the year 9999: a date beyond is a mistake, or in other units.
 const LAST_DATE: f64 = 253_402_300_799.0;
+
+/// What a signature may cost: a public key's up to a millisecond (ES384), a shared secret's 1 us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Any,
+    Little,
+}
 
 /// What a token must be to be accepted.
 #[derive(Clone, Debug)]
@@ -55,15 +63,22 @@ pub struct Failure {
     pub cause: Cow<'static, str>,
     /// It is of another issuer, by its own words: another verifier may know it.
     pub is_foreign: bool,
+    /// A public key was used to find out.
+    pub was_costly: bool,
 }
 
 impl Failure {
     pub(super) const fn fixed(reason: Reason, cause: &'static str) -> Self {
-        Self { reason, cause: Cow::Borrowed(cause), is_foreign: false }
+        Self { reason, cause: Cow::Borrowed(cause), is_foreign: false, was_costly: false }
     }
 
     pub(super) fn new(reason: Reason, cause: String) -> Self {
-        Self { reason, cause: Cow::Owned(cause), is_foreign: false }
+        Self { reason, cause: Cow::Owned(cause), is_foreign: false, was_costly: false }
+    }
+
+    /// After a signature was verified with this algorithm.
+    fn after(self, algorithm: Algorithm) -> Self {
+        Self { was_costly: is_public(algorithm), ..self }
     }
 }
 
@@ -96,6 +111,18 @@ impl Verifier {
     /// # Errors
     /// The token is not good, or there are no keys to tell.
     pub fn verify(&self, token: &[u8], now: Now) -> Result<Verified, Failure> {
+        self.judge(token, now, Effort::Any)
+    }
+
+    /// As [`Self::verify`], but no signature is verified with a public key.
+    ///
+    /// # Errors
+    /// As there, and `Busy` where one would have to be.
+    pub fn verify_cheaply(&self, token: &[u8], now: Now) -> Result<Verified, Failure> {
+        self.judge(token, now, Effort::Little)
+    }
+
+    fn judge(&self, token: &[u8], now: Now, effort: Effort) -> Result<Verified, Failure> {
         let token = Token::parse(token)?;
         self.check_issuer(&token.claims)?;
         let named = algorithm::named(&token.header.algorithm);
@@ -107,14 +134,27 @@ impl Verifier {
         {
             return Err(Failure::new(Reason::NotForUs, format!("`typ` is not {expected}")));
         }
-        let key = self.signer(&token, algorithm, now)?;
-        let (from, until) = self.check_dates(&token.claims, now.unix.as_secs())?;
-        self.check_audience(&token.claims)?;
-        if let Some(missing) = self.required.iter().find(|it| it.find(&token.claims).is_none()) {
-            let cause = format!("no claim `{}`", missing.as_str());
-            return Err(Failure::new(Reason::Malformed, cause));
-        }
+        let key = self.signer(&token, algorithm, now, effort)?;
+        let checked = self.check_claims(&token.claims, now.unix.as_secs());
+        let (from, until) = checked.map_err(|it| it.after(algorithm))?;
         Ok(Verified { claims: token.claims, from, until, key, algorithm })
+    }
+
+    /// From when until when it is good, and whether it is one for us.
+    fn check_claims(
+        &self,
+        claims: &Map<String, Value>,
+        now: u64,
+    ) -> Result<(u64, Option<u64>), Failure> {
+        let dates = self.check_dates(claims, now)?;
+        self.check_audience(claims)?;
+        match self.required.iter().find(|it| it.find(claims).is_none()) {
+            Some(missing) => {
+                let cause = format!("no claim `{}`", missing.as_str());
+                Err(Failure::new(Reason::Malformed, cause))
+            }
+            None => Ok(dates),
+        }
     }
 
     fn signer(
@@ -122,6 +162,7 @@ impl Verifier {
         token: &Token<'_>,
         algorithm: Algorithm,
         now: Now,
+        effort: Effort,
     ) -> Result<Arc<Key>, Failure> {
         let Some(keys) = self.keys.current(now.unix.as_secs()) else {
             return Err(Failure::fixed(Reason::Unavailable, "there are no keys to verify with"));
@@ -129,12 +170,15 @@ impl Verifier {
         let id = token.header.key_id.as_deref();
         let mut tried = keys.candidates(id, algorithm).peekable();
         let is_any = tried.peek().is_some();
+        if is_any && effort == Effort::Little && is_public(algorithm) {
+            return Err(Failure::fixed(Reason::Busy, FLOODING));
+        }
         if let Some(key) =
             tried.find(|it| it.verifies(token.signature, token.signed, algorithm)).cloned()
         {
             return Ok(key);
         }
-        Err(match id {
+        let failure = match id {
             Some(id) if keys.has(id) && !is_any => {
                 Failure::fixed(Reason::Algorithm, "the key that it names is not for its `alg`")
             }
@@ -144,7 +188,8 @@ impl Verifier {
             }
             _ if !is_any => Failure::fixed(Reason::KeyUnknown, "no key is for its `alg`"),
             _ => Failure::fixed(Reason::Wrong, "the signature does not verify"),
-        })
+        };
+        Err(if is_any { failure.after(algorithm) } else { failure })
     }
 
     fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Failure> {
@@ -205,6 +250,11 @@ impl Verifier {
         }
         Err(Failure::fixed(Reason::NotForUs, "`aud` is not one of the `audiences`"))
     }
+}
+
+/// Whether its signatures are verified with a public key.
+pub(super) fn is_public(algorithm: Algorithm) -> bool {
+    algorithm.family() != AlgorithmFamily::Hmac
 }
 
 /// Whether newer keys could make it good.

@@ -208,7 +208,10 @@ impl Oidc {
         let Some(metadata) = self.party.provider.metadata() else {
             let seconds = HeaderValue::from_static("5");
             return Err(Rejection::new(Code::AuthenticatorUnavailable)
-                .cause("nothing is known of the identity provider yet")
+                .cause(format!(
+                    "nothing is known of the provider {} yet",
+                    self.party.provider.issuer()
+                ))
                 .header(header::RETRY_AFTER, seconds));
         };
         let failed = |why: seal::Failure| Rejection::new(Code::InternalError).cause(why);
@@ -278,7 +281,7 @@ impl Oidc {
             return Ok(Some(session.into()));
         }
         let are_tokens_good = unix < session.tokens_end;
-        match self.renewal(&session, presented, now).await {
+        match self.renewal(&session, now).await {
             Some(Renewal::Done(new)) => Ok(Some(self.replaced(&new, presented, now))),
             // Another node may have used the refresh token; the browser comes with the new cookie next.
             Some(Renewal::Over) | None if are_tokens_good => Ok(Some(session.into())),
@@ -290,24 +293,21 @@ impl Oidc {
         }
     }
 
-    /// None: nobody knows.
-    async fn renewal(
-        &self,
-        session: &Session,
-        presented: &Presented<'_>,
-        now: Now,
-    ) -> Option<Renewal> {
+    /// None: nobody knows, for the provider cannot say. It is asked for an address that keeps failing too:
+    /// a sealed session is no guess, and costs one question in its time. Not to ask would leave that session
+    /// to `on_outage`, and whoever lost it at the provider would make their own address fail.
+    async fn renewal(&self, session: &Session, now: Now) -> Option<Renewal> {
         let renewals = &self.kept.renewals;
         let generation = session.generation.to_le_bytes();
         let digest = renewals.digest([&*self.context, &session.id, &generation]);
-        let may_ask = !presented.is_suspect && !self.party.provider.is_away(now);
+        let may_ask = !self.party.provider.is_away(now);
         let question = || {
             let (party, sealer) = (self.party.clone(), self.sealer.clone());
             renewal::renew(party, sealer, self.context.clone(), session.clone(), now)
         };
         match renewals.ask(digest, now.monotonic, may_ask, question).await {
             Outcome::Remembered(it) | Outcome::Answered(it) | Outcome::Stale(it, _) => Some(it),
-            Outcome::Busy | Outcome::Failed(_) => None,
+            Outcome::Busy | Outcome::Unasked | Outcome::Failed(_) => None,
         }
     }
 

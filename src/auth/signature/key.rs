@@ -45,6 +45,12 @@ impl Algorithm {
         Self::ALL.iter().find(|(_, it)| *it == self).map_or("", |(name, _)| name)
     }
 
+    /// Whether its signatures are verified with a public key, which costs a hundred times an HMAC.
+    #[must_use]
+    pub fn is_public(self) -> bool {
+        self != Self::HmacSha256
+    }
+
     /// How a signature is verified; none for a shared secret. ECDSA is `r` and `s` side by side
     /// (section 3.3.4), never DER.
     fn verification(self) -> Option<&'static dyn signature::VerificationAlgorithm> {

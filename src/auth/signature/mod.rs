@@ -19,7 +19,7 @@ use self::{
     key::{Key, Keys},
     replay::{Nonces, Verdict},
 };
-use super::{Accepted, Presented, Purpose, Reason, Refused};
+use super::{Accepted, FLOODING, Presented, Purpose, Reason, Refused};
 use crate::flow::{
     clock::Now,
     identity::{Identity, Source},
@@ -50,20 +50,26 @@ pub struct Signature {
     config: Config,
     keys: Arc<Keys>,
     nonces: Arc<Nonces>,
-    /// The value of `Accept-Signature`; RFC 9421 defines no challenge of `WWW-Authenticate`.
+    /// RFC 9421 defines no scheme; the name is that of the proof in GNAP (RFC 9635 section 7.3.1).
     challenge: HeaderValue,
+    accept_signature: Option<HeaderValue>,
 }
 
 impl Signature {
     #[must_use]
     pub fn new(config: Config, keys: Arc<Keys>, nonces: Arc<Nonces>) -> Self {
-        let challenge = field::accept_signature(&config.components, &config.wanted)
-            .unwrap_or(HeaderValue::from_static(""));
-        Self { config, keys, nonces, challenge }
+        let accept_signature = field::accept_signature(&config.components, &config.wanted);
+        let challenge = HeaderValue::from_static("HTTPSig realm=\"tollgate\"");
+        Self { config, keys, nonces, challenge, accept_signature }
     }
 
     pub(super) const fn challenge(&self) -> &HeaderValue {
         &self.challenge
+    }
+
+    /// What a client is asked to sign.
+    pub(super) const fn accept_signature(&self) -> Option<&HeaderValue> {
+        self.accept_signature.as_ref()
     }
 
     /// # Errors
@@ -93,12 +99,16 @@ impl Signature {
             true => Some(Check::new(headers).map_err(|(reason, why)| refused(reason, why))?),
             false => None,
         };
-        let base = base::signature_base(&input, presented)?;
-        if !key.verifies(base.as_bytes(), &signature) {
-            return Err(Reason::Wrong.into());
+        if presented.is_flooding && key.algorithm.is_public() {
+            return Err(Refused::from(Reason::Busy).cause(FLOODING));
         }
-        self.check_key(key, now)?;
-        self.check_nonce(&input, key, until, now, presented.purpose)?;
+        let base = base::signature_base(&input, presented)?;
+        let costly = |it: Refused| Refused { was_costly: key.algorithm.is_public(), ..it };
+        if !key.verifies(base.as_bytes(), &signature) {
+            return Err(costly(Reason::Wrong.into()));
+        }
+        self.check_key(key, now).map_err(costly)?;
+        self.check_nonce(&input, key, until, now, presented.purpose).map_err(costly)?;
         let identity = Identity { credential: key.credential.clone(), source: Source::Signature };
         Ok(Some(Accepted { body, ..Accepted::from(identity) }))
     }

@@ -16,7 +16,7 @@ use crate::{
     auth::{self, basic},
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
-    flow::identity::{Consumer, Credential, Label, LastUse},
+    flow::identity::{Consumer, Credential, Label},
     shared::last_uses::{Kind, Registry},
 };
 
@@ -210,11 +210,10 @@ fn keys(
             .as_ref()
             .and_then(|word| problems.keep(&at.key("expires"), timestamp(&word.0)));
         let Some(hash) = problems.keep(&at.key("hash"), sha256(hash)) else { continue };
-        let track = |full_id: &_| last_uses.track(Kind::ApiKey, full_id);
         keys.push(Key {
             index,
             hash,
-            credential: credential(consumer, label, expires, scopes, track),
+            credential: credential(consumer, label, expires, scopes, (Kind::ApiKey, last_uses)),
         });
     }
     keys
@@ -248,8 +247,8 @@ fn passwords<'r>(
             continue;
         }
         let Some(label) = Label::new(user) else { continue };
-        let track = |full_id: &_| last_uses.track(Kind::Basic, full_id);
-        let credential = credential(consumer, label, None, Box::default(), track);
+        let known = (Kind::Basic, last_uses);
+        let credential = credential(consumer, label, None, Box::default(), known);
         let compiled = basic::Password::new(user, hash, credential);
         if let Some(compiled) = problems.keep(&at.key("password_hash"), compiled) {
             passwords.push(Password { index, user, compiled });
@@ -263,17 +262,18 @@ pub(super) fn credential(
     id: Label,
     expires: Option<u64>,
     scopes: Box<[Arc<str>]>,
-    track: impl FnOnce(&Arc<str>) -> Arc<LastUse>,
+    (kind, last_uses): (Kind, &Registry),
 ) -> Arc<Credential> {
     let full_id: Arc<str> = format!("{}/{}", consumer.name.as_str(), id.as_str()).into();
     Arc::new(Credential {
+        kind: kind.credential(),
         id,
         consumer: Some(consumer.clone()),
         claims: None,
         expires,
         scope_header: (!scopes.is_empty()).then(|| header(&scopes.join(" "))),
         scopes,
-        last_use: Some(track(&full_id)),
+        last_use: Some(last_uses.track(kind, &full_id)),
         full_id,
     })
 }

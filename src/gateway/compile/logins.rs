@@ -139,6 +139,7 @@ fn route(id: &str, authenticator: &Arc<Authenticator>, scene: &Scene<'_>) -> Rou
         upstream_headers: Box::default(),
         pass_credentials: false,
         flood: scene.shared.flood.clone(),
+        forgeries: scene.shared.forgeries.clone(),
         failures_per_second: scene.auth_failures,
     };
     let policies =

@@ -179,18 +179,25 @@ impl Document {
         }
     }
 
-    /// The route that publishes it.
-    pub(super) fn route(&self, scene: &Scene<'_>) -> (matcher::Spec, Route) {
+    /// The route that publishes it, and the one that lets scripts of any origin ask for it.
+    pub(super) fn routes(&self, scene: &Scene<'_>) -> [(matcher::Spec, Route); 2] {
+        [
+            self.route(Method::GET, self.respond(), scene),
+            self.route(Method::OPTIONS, preflight(), scene),
+        ]
+    }
+
+    fn route(&self, method: Method, respond: Respond, scene: &Scene<'_>) -> (matcher::Spec, Route) {
         let spec = matcher::Spec {
             hosts: vec![host::Pattern::Exact(self.host.clone())],
             paths: vec![PathPattern::Exact(self.path.clone())],
-            methods: vec![Method::GET],
+            methods: vec![method],
             ..matcher::Spec::default()
         };
         let route = Route {
             id: ID.into(),
             policies: Box::default(),
-            action: Action::Respond(self.respond()),
+            action: Action::Respond(respond),
             allows_encoded_slash: false,
             allows_encoded_nul: false,
             is_query_secret: false,
@@ -223,5 +230,23 @@ impl Document {
             ]
             .into(),
         }
+    }
+}
+
+/// The answer to a CORS preflight (Fetch section 3.3): a client that sends a header of its own with the
+/// question, such as the version of its protocol, is asked for one by its browser.
+fn preflight() -> Respond {
+    let any = HeaderValue::from_static("*");
+    Respond {
+        status: StatusCode::NO_CONTENT,
+        body: Bytes::new(),
+        content_type: HeaderValue::from_static("application/json"),
+        headers: [
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, any.clone()),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD")),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, any),
+            (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
+        ]
+        .into(),
     }
 }

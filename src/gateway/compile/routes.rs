@@ -95,7 +95,7 @@ pub(super) fn compile(
             );
         }
     }
-    for (spec, route) in scene.documents.iter().map(|it| it.route(scene)) {
+    for (spec, route) in scene.documents.iter().flat_map(|it| it.routes(scene)) {
         specs.push(spec);
         routes.push(Arc::new(route));
     }
@@ -265,6 +265,7 @@ impl Declared<'_> {
             upstream_headers,
             pass_credentials: self.route.pass_credentials.unwrap_or(false),
             flood: scene.shared.flood.clone(),
+            forgeries: scene.shared.forgeries.clone(),
             failures_per_second: scene.auth_failures,
         })
     }

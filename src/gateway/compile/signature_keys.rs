@@ -50,8 +50,8 @@ impl<'a> SignatureKeys<'a> {
                 .expires
                 .as_ref()
                 .and_then(|word| problems.keep(&at.key("expires"), timestamp(&word.0)));
-            let track = |full_id: &_| self.last_uses.track(Kind::Signature, full_id);
-            let credential = credential(consumer, label, expires, Box::default(), track);
+            let known = (Kind::Signature, self.last_uses);
+            let credential = credential(consumer, label, expires, Box::default(), known);
             let Some((key, material)) = self.key(raw, &credential, &at, problems) else { continue };
             if let Some(first) = self.owners.insert(material, credential.full_id.clone()) {
                 problems.add(&at, format!("the same key is {first}'s already"));

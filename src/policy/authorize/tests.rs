@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     flow::{
         clock::Now,
-        identity::{Consumer, Credential, Identity, Label},
+        identity::{Consumer, Credential, Identity, Kind, Label},
     },
     telemetry::Metrics,
 };
@@ -49,6 +49,7 @@ fn context(groups: Option<&[&str]>, scopes: &[&str], claims: &Value) -> Context 
         scopes: words(scopes),
         scope_header: None,
         claims: claims.as_object().cloned().map(Into::into),
+        kind: Kind::ApiKey,
         last_use: None,
     };
     let mut context = Context::new(Now::read(), [127, 0, 0, 1].into());

@@ -30,9 +30,6 @@ fn scene() -> Verifier {
 }
 
 impl Scene for Verifier {
-    /// The service has challenges of its own.
-    const CHALLENGES: bool = false;
-
     fn gateway(&self) -> &Gateway {
         &self.gateway
     }

@@ -6,6 +6,7 @@ mod external;
 mod introspection;
 mod jwt;
 mod measure;
+mod mtls;
 mod oidc;
 mod signature;
 mod timing;
@@ -46,8 +47,6 @@ pub const fn no_http<S>(what: &'static str, request: fn(&S) -> Request) -> Case<
 /// A gateway that believes the tests about where they come from: an address that keeps failing is
 /// treated otherwise, so each line comes from one of its own.
 pub trait Scene {
-    /// Whether a 401 of this method says how to do better (RFC 9110 section 11.6.1).
-    const CHALLENGES: bool = true;
     fn gateway(&self) -> &Gateway;
     fn upstream(&self) -> &Upstream;
     /// A request that passes.
@@ -83,10 +82,8 @@ pub fn hold<S: Scene>(scene: &S, cases: &[Case<S>]) {
             let wanted = format!("{} {}", case.status, case.code);
             wrong.push(format!("{}: {} {code} instead of {wanted}", case.what, answer.status));
         }
-        if answer.status == 401
-            && S::CHALLENGES
-            && answer.headers.all("www-authenticate").is_empty()
-        {
+        // RFC 9110 section 11.6.1.
+        if answer.status == 401 && answer.headers.all("www-authenticate").is_empty() {
             wrong.push(format!("{}: 401 without a challenge", case.what));
         }
         if scene.upstream().count() > 0 {
@@ -123,6 +120,7 @@ fn there_are_at_least_120_hostile_lines() {
         external::CASES.len(),
         introspection::CASES.len(),
         jwt::CASES.len(),
+        mtls::CASES.len(),
         oidc::CASES.len(),
         signature::CASES.len(),
     ];

@@ -30,9 +30,6 @@ fn scene() -> Signed {
 }
 
 impl Scene for Signed {
-    /// It says what to sign in a header of its own.
-    const CHALLENGES: bool = false;
-
     fn gateway(&self) -> &Gateway {
         &self.gateway
     }

@@ -8,15 +8,14 @@ use super::*;
 fn attempt(gateway: &Gateway, fake: &Fake, script: Script) -> (u16, String) {
     fake.script(script);
     let mut browser = Browser::new();
-    let before = gateway.access_log(1).len();
     let back = fake.answer(&browser.sent(gateway, "/a"), "alice");
     let response = browser.come_back(gateway, &back);
     if response.status != 302 {
         assert_eq!(browser.cookies.len(), 0, "{browser:?}");
     }
-    let log = gateway.access_log(before + 2);
-    let last = log.iter().rfind(|it| it["path"] == "/oauth/callback").unwrap();
-    (response.status, last["cause"].as_str().unwrap_or_default().to_owned())
+    let line = gateway.logged(&response);
+    assert_eq!(line["path"], "/oauth/callback", "{line}");
+    (response.status, line["cause"].as_str().unwrap_or_default().to_owned())
 }
 
 #[test]

@@ -164,8 +164,7 @@ fn the_providers_no_is_told_in_our_words() {
     response.assert_problem(400, "login_failed");
     assert!(!response.text().contains("script"), "{}", response.text());
     assert_eq!(browser.values("flow").len(), 0);
-    let log = gateway.access_log(3);
-    let line = log.iter().find(|it| it["path"] == "/oauth/callback").unwrap();
+    let line = gateway.logged(&response);
     assert_eq!(line["cause"], "denied: the provider says: access_denied");
     assert_eq!((&line["query"], &line["route"]), (&"…".into(), &"oidc:staff".into()));
 }
@@ -302,7 +301,31 @@ fn a_route_that_only_reports_sends_nobody_away() {
     assert_eq!(browser.open(&gateway, "/a").status, 200);
     assert_eq!(browser.cookies.len(), 0, "{browser:?}");
     let missing = [("route", "app"), ("code", "credential_required")];
-    assert_eq!(gateway.metric("tollgate_reported_total", &missing), 1.0);
+    gateway.wait_metric("tollgate_reported_total", &missing, |it| it == 1.0);
+}
+
+/// Offline nobody is asked where a login begins, and that is said; the running process knows.
+#[test]
+fn explaining_says_where_a_login_begins() {
+    let (upstream, fake) = (Upstream::saying("ok"), Fake::start());
+    let gateway = gateway(&upstream, &fake, "");
+    let (file, admin) = (gateway.config_file(), gateway.admin.to_string());
+    let explain = |how: [&str; 2]| {
+        let request = ["GET", "http://127.0.0.1/a", "-H", "Accept: text/html"];
+        let line = [&["explain"][..], &how, &request, &["-H", "Sec-Fetch-Mode: navigate"]].concat();
+        crate::support::run_tollgate(&gateway.path(""), &line)
+    };
+    let exit = explain(["-c", file.to_str().unwrap()]);
+    assert_eq!(exit.code, Some(3), "{}", exit.said());
+    for part in ["authenticator_unavailable", &fake.issuer(), "--live"] {
+        assert!(exit.stdout.contains(part), "{part}: {}", exit.said());
+    }
+    let exit = explain(["--live", &format!("--admin={admin}")]);
+    assert_eq!(exit.code, Some(0), "{}", exit.said());
+    for part in ["302", &format!("{}/auth?", fake.issuer())] {
+        assert!(exit.stdout.contains(part), "{part}: {}", exit.said());
+    }
+    assert!(!exit.stdout.contains("tollgate-staff"), "{}", exit.said());
 }
 
 #[test]

@@ -55,6 +55,33 @@ fn a_renewal_that_is_refused_ends_the_session_with_its_tokens() {
     assert_eq!(fake.asked(), 2);
 }
 
+/// Whoever was logged out at the provider makes their own address fail: that is no outage.
+#[test]
+fn a_session_that_was_revoked_ends_at_an_address_that_keeps_failing_too() {
+    let (upstream, fake) = (Upstream::saying("ok"), Fake::start());
+    let gateway = gateway(&upstream, &fake, "on_outage: allow");
+    let mut revoked = short_lived(&gateway, &fake, 1);
+    let mut neighbour = short_lived(&gateway, &fake, 1);
+    let until = fake::unix() + 2;
+    wait_until("the tokens end", || fake::unix() > until);
+    let fail = || {
+        let mut connection = gateway.connect();
+        let missing = gateway.get("/");
+        (0..60).for_each(|_| assert_eq!(connection.send(&missing).unwrap().status, 401));
+    };
+    fail();
+    // A neighbour whose login is good is renewed all the same.
+    fake.script(Script::default());
+    assert_eq!(neighbour.fetch(&gateway, "/").status, 200);
+    fake.script(Script { refuses_refresh: true, ..Script::default() });
+    fail();
+    let asked = fake.asked();
+    assert_eq!(revoked.fetch(&gateway, "/").status, 401);
+    assert_eq!(revoked.fetch(&gateway, "/").status, 401);
+    assert_eq!(fake.asked(), asked + 1, "one question for one session");
+    assert_eq!(neighbour.fetch(&gateway, "/").status, 200);
+}
+
 #[test]
 fn a_renewal_of_somebody_else_ends_the_session() {
     let (upstream, fake) = (Upstream::saying("ok"), Fake::start());

@@ -46,7 +46,8 @@ fn both_work_and_both_are_listed() {
     assert_eq!(patch.header("If-Match", "*").status(), 200);
     let statuses: Vec<u16> = (0..3).map(|_| opens(&gateway, &acme)).collect();
     assert_eq!(statuses, [200, 200, 429]);
-    assert!(gateway.metric("tollgate_consumer_requests_total", &[("consumer", "acme")]) >= 4.0);
+    let labels = [("consumer", "acme")];
+    gateway.wait_metric("tollgate_consumer_requests_total", &labels, |it| it >= 4.0);
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn a_plan_that_the_file_no_longer_has_is_missed() {
     let status = gateway.status();
     let left_out = status["store"]["left_out"][0].as_str().unwrap();
     assert!(left_out.contains("store: consumers/acme"), "{status}");
-    assert_eq!(gateway.metric("tollgate_store_consumers_left_out", &[]), 1.0);
+    gateway.wait_metric("tollgate_store_consumers_left_out", &[], |it| it == 1.0);
     let shown = ask(&gateway, "GET", "/api/consumers/acme").send().json();
     assert!(shown["problem"].as_str().unwrap().contains("`gold` is missing"), "{shown}");
     // Mended by the API, or by the file.

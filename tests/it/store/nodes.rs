@@ -52,11 +52,11 @@ fn without_the_store_what_is_known_goes_on() {
     create(&gateway, "acme");
     let acme = new_key(&gateway, "acme", "k1");
     assert_eq!(gateway.status()["store"]["state"], "up");
-    assert_eq!(gateway.metric("tollgate_store_up", &[]), 1.0);
+    gateway.wait_metric("tollgate_store_up", &[], |it| it == 1.0);
 
     postgres.kill();
     wait_until("the status says so", || gateway.status()["store"]["state"] == "unreachable");
-    assert_eq!(gateway.metric("tollgate_store_up", &[]), 0.0);
+    gateway.wait_metric("tollgate_store_up", &[], |it| it == 0.0);
     let status = gateway.status();
     assert!(status["store"]["last_error"].as_str().is_some_and(|it| it.len() > 10), "{status}");
     assert_eq!((opens(&gateway, &acme), opens(&gateway, &key("umbrella"))), (200, 200));

@@ -213,6 +213,39 @@ impl Gateway {
         self.metrics().lines().filter(is_asked).filter_map(value).sum()
     }
 
+    /// Waits until a metric, as [`Self::metric`] finds it, is what it must be: requests are counted when they
+    /// have ended, which is after the client has its answer.
+    #[track_caller]
+    pub fn wait_metric(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        is_met: impl Fn(f64) -> bool,
+    ) -> f64 {
+        let end = Instant::now() + HANG;
+        loop {
+            let value = self.metric(name, labels);
+            if is_met(value) {
+                return value;
+            }
+            assert!(Instant::now() < end, "{name}{labels:?} stays {value}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The line of the access log about the request that was answered so: lines are written after answers,
+    /// and not in the order of them.
+    #[track_caller]
+    pub fn logged(&self, response: &Response) -> Value {
+        let id = response.header("x-request-id").unwrap_or_else(|| panic!("no id: {response:?}"));
+        let mut found = None;
+        wait_until("the request is in the log", || {
+            found = self.access_log(1).into_iter().find(|line| line["request_id"] == id);
+            found.is_some()
+        });
+        found.unwrap_or_default()
+    }
+
     /// Sends a signal by name: `TERM`, `HUP`, `USR1`, `INT`.
     pub fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.child.id());

@@ -364,3 +364,28 @@ fn nothing_shows_a_token_or_a_secret() {
     assert!(!shown.contains("a secret of"), "{shown}");
     assert!(!shown.contains("97, 32, 115, 101, 99"), "{shown}");
 }
+
+#[tokio::test]
+async fn for_an_address_that_floods_no_public_key_is_used() {
+    let flooding = async |jwt: &Jwt, request: &Parts| {
+        let presented = Presented { is_flooding: true, ..Presented::bare(request) };
+        let found = jwt.authenticate(&presented, at(NOW)).await;
+        found.map(|it| it.is_some()).map_err(|it| it.reason)
+    };
+    let jwt = jwt();
+    for algorithm in ALGORITHMS {
+        let token = bearing(&sign(&usual_header(algorithm), &claims(&[]), algorithm));
+        assert_eq!(flooding(&jwt, &token).await, Err(Reason::Busy), "{algorithm}");
+        assert!(ask(&jwt, &token, NOW).await.unwrap().is_some(), "{algorithm}");
+        // What is known costs nothing.
+        assert_eq!(flooding(&jwt, &token).await, Ok(true), "{algorithm}");
+    }
+    let none = mint::with_header(r#"{"alg":"none","typ":"at+jwt"}"#);
+    assert_eq!(flooding(&jwt, &bearing(&none)).await, Err(Reason::Algorithm));
+    assert_eq!(flooding(&jwt, &request(&[], "/")).await, Ok(false));
+    // A shared secret is as cheap as a refusal.
+    let keys = KeySet::fixed(Key::secret(mint::SECRET));
+    let shared = jwt_of(verifier(keys, &["HS256"]), &Arc::new(Remembered::new().unwrap()));
+    let token = bearing(&sign(&usual_header("HS256"), &claims(&[]), "HS256"));
+    assert_eq!(flooding(&shared, &token).await, Ok(true));
+}

@@ -188,8 +188,8 @@ fn a_nonce_is_good_once_for_each_key() {
 fn a_client_is_told_what_to_sign() {
     let method = with(config(), known(&[]));
     let expected = r#"sig1=("@method" "@target-uri" "content-digest");created;keyid"#;
-    assert_eq!(method.challenge(), expected);
+    assert_eq!(method.accept_signature().unwrap(), expected);
     let wanted = Wanted { label: Some("gw".into()), tag: Some("a\"b".into()) };
     let method = with(Config { wanted, components: Box::default(), ..config() }, known(&[]));
-    assert_eq!(method.challenge(), r#"gw=();created;keyid;tag="a\"b""#);
+    assert_eq!(method.accept_signature().unwrap(), r#"gw=();created;keyid;tag="a\"b""#);
 }

@@ -112,3 +112,26 @@ fn keys_that_are_none_are_told_apart() {
     let key = Key::shared(SECRET.as_bytes(), credential("acme", "k", None)).unwrap();
     assert!(!format!("{key:?}").contains("share"), "{key:?}");
 }
+
+#[test]
+fn for_an_address_that_floods_no_public_key_is_used() {
+    let pair = pair(Algorithm::EcdsaP384Sha384);
+    let method = with(config(), known(&[("own", &pair)]));
+    let flooding = |signed: Signed| {
+        let presented = Presented {
+            is_flooding: true,
+            scheme: signed.scheme,
+            has_body: signed.has_body,
+            ..Presented::bare(&signed.parts)
+        };
+        let now = Duration::from_secs(NOW);
+        let verdict = method.authenticate(&presented, Now { monotonic: now, unix: now });
+        verdict.map(|it| it.is_some()).map_err(|it| it.reason)
+    };
+    let own = Draft::new().with_key("own", &pair.private).sign();
+    assert_eq!(own.reason(&method), Ok(true));
+    assert_eq!(flooding(own), Err(Reason::Busy));
+    // A shared secret costs as little as any refusal, and what is refused before is refused as before.
+    assert_eq!(flooding(Draft::new().sign()), Ok(true));
+    assert_eq!(flooding(Draft::new().sign().without("signature")), Err(Reason::Malformed));
+}

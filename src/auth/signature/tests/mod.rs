@@ -14,7 +14,7 @@ use ring::{hmac, rand::SystemRandom, signature as sig};
 use sha2::{Digest, Sha256};
 
 use super::{key::Algorithm, *};
-use crate::flow::identity::{Consumer, Credential, Label};
+use crate::flow::identity::{Consumer, Credential, Kind, Label};
 
 const NOW: u64 = 1_618_884_500;
 const CREATED: u64 = NOW - 20;
@@ -82,6 +82,7 @@ fn credential(consumer: &str, id: &str, expires: Option<u64>) -> Arc<Credential>
         full_id: format!("{}/{id}", consumer.name.as_str()).into(),
         consumer: Some(consumer),
         claims: None,
+        kind: Kind::SignatureKey,
         last_use: None,
         expires,
         scopes: Box::default(),

@@ -1,7 +1,7 @@
 //! `introspection`: whom to ask, what a token must be, and what happens when nobody answers.
 use std::time::Duration;
 
-use super::{Compiled, Scene, allows_unknown};
+use super::{Compiled, Scene, allows_unknown, leeway};
 use crate::{
     auth::{
         Method, bearer,
@@ -25,8 +25,6 @@ const STALE: Duration = Duration::from_secs(300);
 const MOST_CACHE: Duration = Duration::from_secs(3600);
 /// A request waits for it.
 const MOST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Seconds that our clock and the server's may differ.
-const LEEWAY: u64 = 30;
 
 pub(super) fn compile(
     raw: &raw::Introspection,
@@ -92,7 +90,7 @@ fn rules(raw: &raw::Introspection, at: &Path, problems: &mut Problems) -> Rules 
     Rules {
         issuer: raw.issuer.as_ref().map(|it| it.0.as_str().into()),
         audiences: audiences.unwrap_or_default().iter().map(|it| it.0.as_str().into()).collect(),
-        leeway: LEEWAY,
+        leeway: leeway(raw.leeway.as_ref(), at, problems).as_secs(),
     }
 }
 

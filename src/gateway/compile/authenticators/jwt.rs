@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, path::Path as FilePath, sync::Arc, time::Durati
 
 use http::{HeaderName, header};
 
-use super::{Compiled, Scene, allows_unknown};
+use super::{Compiled, Scene, allows_unknown, leeway};
 use crate::{
     auth::{
         Method, bearer,
@@ -19,9 +19,6 @@ use crate::{
     shared::{background::Background, http_client},
 };
 
-const LEEWAY: Duration = Duration::from_secs(30);
-/// More would be a second life for every token.
-const MOST_LEEWAY: Duration = Duration::from_secs(600);
 const REFRESH: Duration = Duration::from_secs(600);
 const SHORTEST_REFRESH: Duration = Duration::from_secs(30);
 const STALE: Duration = Duration::from_secs(86_400);
@@ -38,14 +35,7 @@ pub(super) fn compile(
     let places = places(raw, at, problems);
     let mapping = mapping(raw, scene, at, problems);
     let required = claims(raw.required_claims.as_deref(), &at.key("required_claims"), problems);
-    let leeway = match &raw.leeway {
-        // Which `duration_or` would not take.
-        Some(Word(none)) if none == "0s" => Duration::ZERO,
-        word => duration_or(word.as_ref(), LEEWAY, &at.key("leeway"), problems),
-    };
-    if leeway > MOST_LEEWAY {
-        problems.add(&at.key("leeway"), "clocks may differ by 10m at most");
-    }
+    let leeway = leeway(raw.leeway.as_ref(), at, problems);
     let resource = raw.resource.as_ref().and_then(|Word(resource)| {
         problems.keep(&at.key("resource"), bearer::metadata_url(resource))
     });

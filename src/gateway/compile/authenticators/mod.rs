@@ -11,11 +11,12 @@ mod signature;
 use std::{
     path::{Path as FilePath, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
     consumers::Identities,
-    words::{name, unknown},
+    words::{duration_or, name, unknown},
 };
 use crate::{
     auth::{self, Authenticator, Method},
@@ -164,6 +165,25 @@ pub(super) fn allows_unknown(word: Option<&Word>, at: &Path, problems: &mut Prob
             false
         }
     }
+}
+
+/// By how much our clock and the issuer's may differ.
+const LEEWAY: Duration = Duration::from_secs(30);
+/// More would be a second life for every token.
+const MOST_LEEWAY: Duration = Duration::from_secs(600);
+
+/// `leeway` of an authenticator; nothing is fine too.
+fn leeway(word: Option<&Word>, at: &Path, problems: &mut Problems) -> Duration {
+    let at = at.key("leeway");
+    let leeway = match word {
+        // Which `duration_or` would not take.
+        Some(Word(none)) if none == "0s" => Duration::ZERO,
+        word => duration_or(word, LEEWAY, &at, problems),
+    };
+    if leeway > MOST_LEEWAY {
+        problems.add(&at, "clocks may differ by 10m at most");
+    }
+    leeway
 }
 
 /// The query parameters that credentials may come in.

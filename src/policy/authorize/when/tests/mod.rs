@@ -7,7 +7,7 @@ mod hostile;
 mod mistakes;
 
 use super::*;
-use crate::flow::identity::{Consumer, Credential, Identity, Label, Source};
+use crate::flow::identity::{Consumer, Credential, Identity, Kind, Label, Source};
 
 /// A request and its caller, for the table tests.
 struct Case {
@@ -36,6 +36,7 @@ fn identity(claims: Option<Json>) -> Identity {
         scopes: words(&["orders:read", "orders:write"]),
         scope_header: None,
         claims: claims.map(Into::into),
+        kind: Kind::ApiKey,
         last_use: None,
     };
     Identity { credential: credential.into(), source: Source::Connection }
