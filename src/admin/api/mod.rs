@@ -191,11 +191,11 @@ async fn read<C: Control>(control: &Arc<C>, request: &Request) -> Result<Reply, 
     if request.resource == Resource::Audit {
         return audit::list(&identities, &query).await;
     }
-    let resource = request.resource.clone();
+    let (resource, headers) = (request.resource.clone(), request.headers.clone());
     // Thousands of keys are looked through: not on a thread that serves.
     blocking(control, move |_| match resource {
         Resource::Consumers => consumers::list(&identities, &query),
-        Resource::Consumer(name) => consumers::one(&identities, &name),
+        Resource::Consumer(name) => consumers::one(&identities, &name, &headers),
         Resource::Keys(name) => keys::list(&identities, Some(&name), &query, now),
         Resource::Key(name, id) => keys::one(&identities, &name, &id, now),
         _ => keys::list(&identities, None, &query, now),
@@ -239,7 +239,7 @@ async fn note_refused<C: Control>(control: &Arc<C>, request: &Request, problem: 
     let action = Action { verb, target: request.resource.target(), before: None, after: None };
     if let Err(why) = store.refused(&request.origin, &action, problem.code()).await {
         let Origin { actor, source, .. } = &request.origin;
-        let (target, code) = (&action.target, problem.code());
+        let (target, code) = (action.target.escape_debug(), problem.code());
         log::error!("not in the audit: {verb} {target} by {actor} from {source}: {code}: {why}");
     }
 }
@@ -257,6 +257,7 @@ fn failed(error: Error) -> Problem {
         Refusal::Exists | Refusal::NotLive(_) => Problem::new(409, "conflict").detail(detail),
         Refusal::SubjectTaken { .. } => Problem::new(409, "conflict").at("/subjects", detail),
         Refusal::HashTaken { .. } => Problem::new(409, "conflict").at("/hash", detail),
+        Refusal::NotStorable(_) => Problem::new(422, "not_valid").detail(detail),
     }
 }
 

@@ -48,7 +48,8 @@ pub struct Source<'a> {
     /// The consumers of the store.
     pub stored: &'a Rows,
     /// The snapshot before, where only the store has changed. Its upstreams and listeners are taken
-    /// over: whoever checks their health need not begin anew, and no certificate is read again.
+    /// over, so that whoever checks their health need not begin anew; and no file that the
+    /// configuration names is read again, so that none that is away holds up a change.
     pub kept: Option<&'a Gateway>,
 }
 
@@ -70,7 +71,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     let (identities, left_out) =
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let authenticators =
-        authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
+        authenticators::compile(&source, &identities, shared, &root, &mut problems);
     let upstreams = upstreams(&source, shared, &root, &mut problems);
     let cache_memory = cache::memory(raw, &root, &mut problems);
     let documents = metadata::documents(raw, &root, &mut problems);
@@ -113,6 +114,8 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstream_metrics: counted(raw.upstreams.iter().flatten(), |it| shared.metrics.upstream(it)),
         authenticators: counted(&authenticators.by_name, |it| shared.metrics.authenticator(it)),
         cache_memory,
+        api_keys: authenticators.api_keys,
+        signature_keys: identities.signature_keys,
         key_sets,
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
