@@ -77,12 +77,8 @@ impl Store {
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE)
             .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if is_sqlite {
-                        connection.execute(SQLITE).await?;
-                    }
-                    Ok(())
-                })
+                let settings = if is_sqlite { SQLITE } else { POSTGRES };
+                Box::pin(async move { connection.execute(settings).await.map(drop) })
             })
             .connect_lazy(&url)
             .map_err(error::failed)?;
@@ -207,8 +203,19 @@ impl Store {
 const SQLITE: &str =
     "PRAGMA busy_timeout = 3000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
 
+/// Writers wait for each other. One that is cut off in the middle, whose end PostgreSQL would hear of
+/// after hours, must not keep all others from revoking.
+const POSTGRES: &str = "SET lock_timeout = '3s'; SET statement_timeout = '10s'; \
+    SET idle_in_transaction_session_timeout = '10s'";
+
 /// SQLite gives its other files the mode of this one.
 fn make_file(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mode = folder.metadata().map(|it| it.permissions().mode());
+    // Unless it is sticky, as /tmp is: others cannot take there what is not theirs.
+    if mode.is_ok_and(|mode| mode & 0o022 != 0 && mode & 0o1000 == 0) {
+        log::warn!("store: others may replace what is in {}; chmod go-w it", folder.display());
+    }
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
         Ok(_) => Ok(()),

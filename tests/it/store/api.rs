@@ -189,6 +189,8 @@ fn what_is_wrong_with_a_body_is_said_with_its_place() {
         assert_eq!(said, pointers, "{path} {body}: {problem}");
         assert_eq!(problem["request_id"].as_str(), response.header("x-request-id"));
     }
+    let deep = format!(r#"{{"name":{}"#, "[".repeat(60_000));
+    assert_eq!(send(&gateway, "POST", consumers, &deep).status, 400);
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(70_000));
     assert_eq!(send(&gateway, "POST", consumers, &long).status, 413);
     assert_eq!(words(&gateway, consumers, "name"), ["acme"], "nothing was made");
@@ -251,6 +253,9 @@ fn a_viewer_reads_and_its_changes_are_refused_and_written_down() {
     assert_eq!(by("eyes", "DELETE", "/api/consumers/acme", "").status, 403);
     assert_eq!(by("nobody", "GET", "/api/consumers", "").status, 401);
     assert_eq!(by("ops", "POST", "/api/consumers", consumer).status, 409);
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        assert_eq!(by("ops", method, "/api/audit", "{}").status, 405, "nobody changes the audit");
+    }
     let audit = by("eyes", "GET", "/api/audit", "").json();
     let entries: Vec<_> = audit["items"].as_array().unwrap().iter().rev().collect();
     let said: Vec<Vec<&str>> = entries

@@ -77,6 +77,36 @@ fn a_revocation_that_nobody_tells_of_is_seen() {
     assert!(begun.elapsed() < ELSEWHERE, "{:?}", begun.elapsed());
 }
 
+/// A node that is cut off in the middle of a change holds what every change takes first.
+#[test]
+fn a_writer_that_hangs_delays_nobody_for_long() {
+    let Some(postgres) = Postgres::start() else { return };
+    let gateway = node(&postgres.url(), "");
+    create(&gateway, "acme");
+    let acme = new_key(&gateway, "acme", "k1");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        sqlx::any::install_default_drivers();
+        let pool = sqlx::AnyPool::connect(&postgres.url()).await.unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        let take = "UPDATE tollgate_meta SET value = value WHERE name = 'revision'";
+        sqlx::query(take).execute(&mut *tx).await.unwrap();
+        let refused = ask(&gateway, "DELETE", "/api/consumers/acme/keys/k1").send();
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert!(refused.text().contains("lock timeout"), "{}", refused.text());
+        assert_eq!(
+            (opens(&gateway, &acme), &gateway.status()["store"]["state"]),
+            (200, &"up".into())
+        );
+        tx.rollback().await.unwrap();
+        pool.close().await;
+    });
+    assert_eq!(ask(&gateway, "DELETE", "/api/consumers/acme/keys/k1").status(), 200);
+    // Ours would not be left waiting for the rest of a change either.
+    let all = postgres.query("SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'");
+    assert_eq!(all.trim(), "0");
+}
+
 #[test]
 fn the_connection_is_sealed_where_the_url_says_so() {
     let authority = Authority::new();
