@@ -29,7 +29,7 @@ use super::{
     tls::{Tls, Watch, do_rules_differ},
 };
 use crate::{
-    auth::jwks::KeySet,
+    auth::{Authenticator, jwks::KeySet},
     config::{Revision, raw},
     diagnostic::{Path, Problems},
     shared::background::Background,
@@ -59,8 +59,7 @@ pub struct Source<'a> {
 /// Every problem there is, each with its place in the file.
 pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
     let Source { raw, base_dir, .. } = source;
-    let root = Path::root();
-    let mut problems = Problems::default();
+    let (root, mut problems) = (Path::root(), Problems::default());
     version(raw, &root, &mut problems);
 
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
@@ -91,7 +90,6 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     if !problems.is_empty() {
         return Err(problems);
     }
-    let key_sets = key_sets(&authenticators);
     let background = background(authenticators.background, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
@@ -116,7 +114,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         cache_memory,
         api_keys: authenticators.api_keys,
         signature_keys: identities.signature_keys,
-        key_sets,
+        key_sets: key_sets(&authenticators.by_name),
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
@@ -149,9 +147,8 @@ fn upstreams(
 }
 
 /// The keys that authenticators verify with, by the authenticators' names.
-fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
-    let all = authenticators.by_name.values();
-    all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
+fn key_sets(by_name: &raw::Map<Arc<Authenticator>>) -> Box<[(Arc<str>, KeySet)]> {
+    by_name.values().filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
 }
 
 /// Everything that must be kept fresh while the snapshot runs.
