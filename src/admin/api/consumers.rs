@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, header::LOCATION};
 use serde_json::{Value, json};
 
 use super::{
-    Identities, Request, apply,
+    Identities, NOT_YET, Request, apply,
     body::{self, Fields},
     failed, file_name,
     precondition::{self, Seen},
@@ -215,7 +215,7 @@ async fn applied<C: Control>(control: &Arc<C>, name: &str, status: u16) -> Resul
     let status = apply(control, status).await?;
     let known = reply(&control.identities(), name, status);
     // Stored, and not in force yet: there is nothing to show.
-    Ok(known.unwrap_or_else(|| Reply::json(202, &json!({"name": name}))))
+    Ok(known.unwrap_or_else(|| Reply::json(NOT_YET, &json!({"name": name}))))
 }
 
 fn attributes(fields: &mut Fields, before: Attributes) -> Attributes {

@@ -222,11 +222,13 @@ async fn change<C: Control>(
     }
 }
 
-/// Brings a change that the store has into force. Where that fails the change is kept and tried again,
-/// and the answer is 202 (RFC 9110 section 15.3.3) in place of `status`.
+/// In place of the status of a change that is kept, and not in force yet (RFC 9110 section 15.3.3).
+const NOT_YET: u16 = 202;
+
+/// Brings a change that the store has into force. Where that fails the change is kept and tried again.
 async fn apply<C: Control>(control: &Arc<C>, status: u16) -> Result<u16, Problem> {
     let applied = blocking(control, Control::sync).await?;
-    Ok(if applied.is_ok() { status } else { 202 })
+    Ok(if applied.is_ok() { status } else { NOT_YET })
 }
 
 /// A request that was understood and refused is written down; one that was not is nobody's change.

@@ -110,6 +110,7 @@ fn a_key_comes_rotates_and_is_revoked() {
     let begun = Instant::now();
     let revoked = ask(&gateway, "DELETE", &format!("{path}/k1")).send();
     assert_eq!(revoked.status, 200, "{}", revoked.text());
+    assert_eq!(revoked.json()["in_force"], true);
     wait_until("the key opens nothing", || opens(&gateway, &old) == 401);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     let again = ask(&gateway, "DELETE", &format!("{path}/k1")).send();
