@@ -102,9 +102,6 @@ fn a_writer_that_hangs_delays_nobody_for_long() {
         pool.close().await;
     });
     assert_eq!(ask(&gateway, "DELETE", "/api/consumers/acme/keys/k1").status(), 200);
-    // Ours would not be left waiting for the rest of a change either.
-    let all = postgres.query("SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'");
-    assert_eq!(all.trim(), "0");
 }
 
 #[test]
