@@ -177,3 +177,58 @@ rss_kib() {
     done
     echo "$total"
 }
+
+# What measure_in_rounds loads, by name: set these, and rounds, each and connections.
+declare -A port_of pid_of keys_of tokens_of
+
+# load NAME SECONDS: one run; prints "requests microseconds p50 p99 bad lost ticks".
+load() {
+    local before after out
+    before=$(cpu_ticks "${pid_of[$1]}")
+    out=$(KEYS=${keys_of[$1]:-} TOKENS=${tokens_of[$1]:-} timeout "$(($2 + 20))" "${on_load_core[@]}" \
+        wrk -t1 -c"$connections" -d"$2s" --timeout 10s -s "$here/wrk/load.lua" "http://127.0.0.1:${port_of[$1]}/")
+    after=$(cpu_ticks "${pid_of[$1]}")
+    echo "$(sed -n 's/^RESULT //p' <<<"$out") $((after - before))"
+    # The log of a whole run would fill a small disk; the gateway appends, so this empties it.
+    if [ -f "$work/$1.access.log" ]; then : >"$work/$1.access.log"; fi
+}
+
+# measure_in_rounds: loads all of $names in turn, $rounds times.
+measure_in_rounds() {
+    local name round
+    for name in "${names[@]}"; do load "$name" 1 >/dev/null; done
+    for ((round = 1; round <= rounds; round++)); do
+        say "round $round of $rounds"
+        for name in "${names[@]}"; do load "$name" "$each" >>"$work/$name.results"; done
+    done
+}
+
+tick=$(getconf CLK_TCK)
+# median EXPRESSION NAME: over the rounds, of an awk expression of the fields of load.
+median() {
+    awk "{print $1}" "$work/$2.results" | sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'
+}
+sum() { awk "{total += $1} END {print total}" "$work/$2.results"; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.2f", a / b}'; }
+
+# print_table FIRST SECOND: a row a name; both are what the CPU time is compared with.
+# shellcheck disable=SC2016 # the expressions are for awk
+print_table() {
+    local name second
+    declare -A cpu
+    echo "| scenario | CPU us/request | x $1 | x $2 | requests/s | p50 us | p99 us | RSS MiB | not 2xx | lost |"
+    echo "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    for name in "${names[@]}"; do
+        cpu[$name]=$(median "\$7 * 1000000 / $tick / \$1" "$name")
+        second=-
+        [ -n "${cpu[$2]:-}" ] && second=$(ratio "${cpu[$name]}" "${cpu[$2]}")
+        printf '| %s | %.1f | %s | %s | %.0f | %d | %d | %.1f | %d | %d |\n' "$name" "${cpu[$name]}" \
+            "$(ratio "${cpu[$name]}" "${cpu[$1]}")" "$second" "$(median '$1 * 1000000 / $2' "$name")" \
+            "$(median '$3' "$name")" "$(median '$4' "$name")" \
+            "$(awk -v kib="$(rss_kib "${pid_of[$name]}")" 'BEGIN {print kib / 1024}')" \
+            "$(sum '$5' "$name")" "$(sum '$6' "$name")"
+    done
+    echo
+    echo "$connections connections, $rounds rounds of $each s, $profile build, $(uname -sm), $(nproc) cores," \
+        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+}

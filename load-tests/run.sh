@@ -11,7 +11,6 @@ rounds=${ROUNDS:-5} each=${SECONDS_EACH:-5} connections=${CONNECTIONS:-64}
 build bare_proxy backend
 start_backend
 
-declare -A port_of pid_of keys_of
 names=(bare plain metered-10 metered-10000)
 
 free_port
@@ -30,45 +29,5 @@ for count in 10 10000; do
     port_of[$name]=$listen pid_of[$name]=$pid keys_of[$name]=$keys
 done
 
-# load NAME SECONDS: one run; prints "requests microseconds p50 p99 bad lost ticks".
-load() {
-    local before after out
-    before=$(cpu_ticks "${pid_of[$1]}")
-    out=$(KEYS=${keys_of[$1]} timeout "$(($2 + 20))" "${on_load_core[@]}" wrk -t1 -c"$connections" \
-        -d"$2s" --timeout 10s -s "$here/wrk/load.lua" "http://127.0.0.1:${port_of[$1]}/")
-    after=$(cpu_ticks "${pid_of[$1]}")
-    echo "$(sed -n 's/^RESULT //p' <<<"$out") $((after - before))"
-    # The log of a whole run would fill a small disk; the gateway appends, so this empties it.
-    if [ -f "$work/$1.access.log" ]; then : >"$work/$1.access.log"; fi
-}
-
-for name in "${names[@]}"; do load "$name" 1 >/dev/null; done
-for ((round = 1; round <= rounds; round++)); do
-    say "round $round of $rounds"
-    for name in "${names[@]}"; do load "$name" "$each" >>"$work/$name.results"; done
-done
-
-tick=$(getconf CLK_TCK)
-# median EXPRESSION NAME: over the rounds, of an awk expression of the fields of load.
-median() {
-    awk "{print $1}" "$work/$2.results" | sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'
-}
-sum() { awk "{total += $1} END {print total}" "$work/$2.results"; }
-ratio() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.2f", a / b}'; }
-
-declare -A cpu
-echo "| scenario | CPU us/request | x bare | x plain | requests/s | p50 us | p99 us | RSS MiB | not 2xx | lost |"
-echo "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-for name in "${names[@]}"; do
-    cpu[$name]=$(median "\$7 * 1000000 / $tick / \$1" "$name")
-    plain=-
-    [ -n "${cpu[plain]:-}" ] && plain=$(ratio "${cpu[$name]}" "${cpu[plain]}")
-    printf '| %s | %.1f | %s | %s | %.0f | %d | %d | %.1f | %d | %d |\n' "$name" "${cpu[$name]}" \
-        "$(ratio "${cpu[$name]}" "${cpu[bare]}")" "$plain" "$(median '$1 * 1000000 / $2' "$name")" \
-        "$(median '$3' "$name")" "$(median '$4' "$name")" \
-        "$(awk -v kib="$(rss_kib "${pid_of[$name]}")" 'BEGIN {print kib / 1024}')" \
-        "$(sum '$5' "$name")" "$(sum '$6' "$name")"
-done
-echo
-echo "$connections connections, $rounds rounds of $each s, $profile build, $(uname -sm), $(nproc) cores," \
-    "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+measure_in_rounds
+print_table bare plain

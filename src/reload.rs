@@ -348,6 +348,8 @@ impl Reloader {
         if rows.revision == old.store_revision {
             return Ok(unchanged);
         }
+        // First, and whatever comes of the rest.
+        compile::stored::withdraw(&old, &running.rows, &rows);
         let source = Source {
             raw: &running.loaded.config,
             revision: &running.loaded.revision,

@@ -164,10 +164,15 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
 
 /// The last uses are written down, unless the store is gone: nobody waits for it then.
 async fn close_store(reloader: &Reloader) {
-    const AT_MOST: Duration = Duration::from_secs(2);
+    const AT_MOST: Duration = Duration::from_secs(5);
     let Some(store) = reloader.store() else { return };
     if store.health().state == State::Up {
-        let _ = tokio::time::timeout(AT_MOST, reload::flush(reloader)).await;
+        let written = tokio::time::timeout(AT_MOST, reload::flush(reloader)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            log::warn!(
+                "the last uses of the last minute are not in the store: it did not take them"
+            );
+        }
         let _ = tokio::time::timeout(AT_MOST, store.close()).await;
     }
 }

@@ -1,14 +1,18 @@
--- One GET after another; with the environment variable KEYS (a file, a key a line) each with a key
--- drawn at random. The last line printed is for the scripts: numbers only, times in microseconds.
+-- One GET after another; with the environment variable KEYS or TOKENS (a file, a key or a token a
+-- line) each with one that is drawn at random. The last line printed is for the scripts: numbers only, times in microseconds.
 local requests = {}
 
 function init()
-  local file = os.getenv("KEYS")
-  if file and file ~= "" then
-    for key in io.lines(file) do
-      requests[#requests + 1] = wrk.format("GET", "/", { ["X-API-Key"] = key })
+  local function each(file, header, prefix)
+    if file and file ~= "" then
+      for word in io.lines(file) do
+        requests[#requests + 1] = wrk.format("GET", "/", { [header] = prefix .. word })
+      end
     end
-  else
+  end
+  each(os.getenv("KEYS"), "X-API-Key", "")
+  each(os.getenv("TOKENS"), "Authorization", "Bearer ")
+  if #requests == 0 then
     requests[1] = wrk.format("GET", "/")
   end
   math.randomseed(20260101)

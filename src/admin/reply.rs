@@ -52,8 +52,8 @@ impl Reply {
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        // A 204 has neither (RFC 9110 sections 8.6 and 15.3.5).
-        if self.status != 204 {
+        // A 204 and a 304 have neither (RFC 9110 sections 8.6, 15.3.5 and 15.4.5).
+        if !matches!(self.status, 204 | 304) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
             headers.insert(CONTENT_LENGTH, length.into());
         }

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use http::{HeaderName, HeaderValue, header};
@@ -33,19 +36,40 @@ impl Default for Config {
 
 /// All keys of a snapshot, by hash: one look-up, however many there are.
 #[derive(Debug, Default)]
-pub struct Index(HashMap<[u8; 32], Arc<Credential>, BuildHasherDefault<First8>>);
+pub struct Index(HashMap<[u8; 32], Entry, BuildHasherDefault<First8>>);
+
+#[derive(Debug)]
+struct Entry {
+    credential: Arc<Credential>,
+    is_withdrawn: AtomicBool,
+}
 
 impl Index {
     pub fn new(keys: impl Iterator<Item = ([u8; 32], Arc<Credential>)>) -> Self {
-        Self(keys.collect())
+        let entry = |credential| Entry { credential, is_withdrawn: AtomicBool::new(false) };
+        Self(keys.map(|(hash, credential)| (hash, entry(credential))).collect())
+    }
+
+    /// From now on this key is nobody's, for requests that already have this snapshot too: a
+    /// revocation does not wait until another snapshot is made.
+    pub fn withdraw(&self, hash: &[u8; 32]) {
+        if let Some(entry) = self.0.get(hash) {
+            entry.is_withdrawn.store(true, Relaxed);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn has(&self, hash: &[u8; 32]) -> bool {
+        self.find(hash).is_some()
     }
 
     fn find(&self, hash: &[u8; 32]) -> Option<&Arc<Credential>> {
         // The map has compared hashes byte by byte, which tells an attacker at most how far the hash of
         // a guess agrees with a stored one: of no use without inverting SHA-256. Compared again in
         // constant time all the same, so that the rule has no exception.
-        let (stored, credential) = self.0.get_key_value(hash)?;
-        bool::from(stored.ct_eq(hash)).then_some(credential)
+        let (stored, entry) = self.0.get_key_value(hash)?;
+        let is_good = bool::from(stored.ct_eq(hash)) && !entry.is_withdrawn.load(Relaxed);
+        is_good.then_some(&entry.credential)
     }
 }
 

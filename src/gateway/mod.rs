@@ -16,7 +16,7 @@ use self::{compile::LeftOut, edge::Edge, matcher::Matcher, route::Route, tls::Tl
 use ahash::AHashMap;
 
 use crate::{
-    auth::jwks::KeySet,
+    auth::{api_key, jwks::KeySet, signature},
     config::Revision,
     shared::background::Background,
     store,
@@ -58,6 +58,10 @@ pub struct Gateway {
     pub cache_memory: u64,
     /// Whether any route has a cache.
     pub has_cache: bool,
+    /// API keys, of which one that is revoked is taken out before the next snapshot is there.
+    pub api_keys: Arc<api_key::Index>,
+    /// Of consumers of the file, and so the same until the next reload.
+    pub signature_keys: Arc<signature::key::Keys>,
     /// The keys that authenticators verify with, by the authenticators' names.
     pub key_sets: Box<[(Arc<str>, KeySet)]>,
     /// What must be kept fresh while this snapshot runs.

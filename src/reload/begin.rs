@@ -1,7 +1,6 @@
 //! The first snapshot: the file, then the store that it names.
 use std::{path::Path, sync::Arc};
 
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use super::{Running, base_dir, compiled};
@@ -68,10 +67,13 @@ async fn open(config: &Config, shared: &Shared) -> Result<(Store, Rows), Failure
         };
         Failure::Store { location: config.location.to_string(), why, hint }
     };
+    if let Some(warning) = config.location.warning() {
+        log::warn!("store: {warning}");
+    }
     let store = Store::new(config.clone()).map_err(failed)?;
     let read = async {
         let rows = store.load(&Rows::default()).await?;
-        merge(&shared.last_uses, store.read_uses(Timestamp::UNIX_EPOCH).await?);
+        merge(&shared.last_uses, store.new_uses().await?);
         Ok(rows)
     };
     match read.await {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Reloader;
@@ -39,8 +39,6 @@ const WRITE: Duration = Duration::from_secs(5);
 const BEHIND: u64 = 60;
 /// How often the uses that other nodes have seen are read, in writes.
 const READ_EACH: u64 = 6;
-/// What is read again because a node's clock may be behind, or its write late.
-const MARGIN: SignedDuration = SignedDuration::from_secs(120);
 /// How often old rows are deleted, in writes: each hour.
 const PRUNE_EACH: u64 = 720;
 
@@ -51,19 +49,17 @@ pub async fn keep_uses(reloader: Arc<Reloader>) {
     let last_uses = &reloader.shared().last_uses;
     let mut every = interval(WRITE);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut read_until = now();
     for round in 1_u64.. {
         every.tick().await;
         if let Err(why) = write(&store, last_uses, BEHIND).await {
             log::warn!("last uses are not written yet: {why}");
             continue;
         }
-        if round.is_multiple_of(READ_EACH) {
-            let since = read_until - MARGIN;
-            read_until = now();
-            if let Ok(uses) = store.read_uses(since).await {
-                merge(last_uses, uses);
-            }
+        // What cannot be read now is read next time.
+        if round.is_multiple_of(READ_EACH)
+            && let Ok(uses) = store.new_uses().await
+        {
+            merge(last_uses, uses);
         }
         if round % PRUNE_EACH == 1
             && let Err(why) = store.prune(now()).await

@@ -42,11 +42,12 @@ const NEXT: &str =
 const NOTIFY: &str = "SELECT pg_notify('tollgate', $1)";
 const SELECT: &str = "SELECT plan, group_names, version FROM tollgate_consumers WHERE name = $1";
 const SUBJECTS: &str = "SELECT subject FROM tollgate_subjects WHERE consumer = $1 ORDER BY subject";
+/// A version is the revision that made it, so that a consumer which goes and comes again has another.
 const INSERT: &str = "INSERT INTO tollgate_consumers \
     (name, plan, group_names, created, updated, version, revision) \
-    VALUES ($1, $2, $3, $4, $4, 1, $5) ON CONFLICT (name) DO NOTHING";
+    VALUES ($1, $2, $3, $4, $4, $5, $5) ON CONFLICT (name) DO NOTHING";
 const UPDATE: &str = "UPDATE tollgate_consumers SET plan = $2, group_names = $3, updated = $4, \
-    version = version + 1, revision = $5 WHERE name = $1";
+    version = $5, revision = $5 WHERE name = $1";
 const STAMP: &str = "UPDATE tollgate_consumers SET revision = $2 WHERE name = $1";
 const INSERT_SUBJECT: &str = "INSERT INTO tollgate_subjects (subject, consumer) VALUES ($1, $2) \
     ON CONFLICT (subject) DO NOTHING";
@@ -232,7 +233,7 @@ impl Store {
         .await
     }
 
-    async fn begin(&self) -> Result<Change, Error> {
+    pub(super) async fn begin(&self) -> Result<Change, Error> {
         // SQLite takes the write lock with the first statement, which is a write: nothing was read
         // before that could be stale.
         let mut tx = self.pool.begin().await.map_err(failed)?;
@@ -242,28 +243,33 @@ impl Store {
 }
 
 /// A change under way; undone unless it is committed.
-struct Change {
+pub(super) struct Change {
     tx: Transaction<'static, Any>,
-    revision: i64,
+    pub(super) revision: i64,
     is_postgres: bool,
 }
 
-type Query<'q> = sqlx::query::Query<'q, Any, sqlx::any::AnyArguments>;
+pub(super) type Query<'q> = sqlx::query::Query<'q, Any, sqlx::any::AnyArguments>;
 
 impl Change {
     /// How many rows it touched.
-    async fn execute(&mut self, query: Query<'_>) -> Result<u64, Error> {
+    pub(super) async fn execute(&mut self, query: Query<'_>) -> Result<u64, Error> {
         query.execute(&mut *self.tx).await.map(|it| it.rows_affected()).map_err(failed)
     }
 
-    async fn commit(mut self, origin: &Origin, action: &Action) -> Result<(), Error> {
-        audit::insert(&mut self.tx, origin, action, DONE).await?;
+    /// For what is nobody's change: without an entry in the audit.
+    pub(super) async fn publish(mut self) -> Result<(), Error> {
         if self.is_postgres {
             // Heard by the others when this is committed.
             let notify = sqlx::query(NOTIFY).bind(self.revision.to_string());
             self.execute(notify).await?;
         }
-        self.tx.commit().await.map_err(failed)?;
+        self.tx.commit().await.map_err(failed)
+    }
+
+    async fn commit(mut self, origin: &Origin, action: &Action) -> Result<(), Error> {
+        audit::insert(&mut self.tx, origin, action, DONE).await?;
+        self.publish().await?;
         let Origin { actor, request_id, source, .. } = origin;
         log::info!(
             "{} {} by {actor} from {source}, request {request_id}",

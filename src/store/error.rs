@@ -15,6 +15,8 @@ pub enum Error {
         "the store was made by a newer version of tollgate: its schema is {found}, this one knows {known}"
     )]
     Newer { found: i64, known: i64 },
+    #[error("the store's file was removed or replaced while this process runs: restart it")]
+    Replaced,
     /// The pool waited in vain; replaced by the reason before anybody sees it.
     #[error("no connection")]
     NoConnection,
@@ -39,6 +41,9 @@ pub enum Refusal {
     /// A key that is revoked or has expired cannot be rotated.
     #[error("the key is {0}")]
     NotLive(&'static str),
+    /// A value that the database has no place for.
+    #[error("the store cannot hold this: {0}")]
+    NotStorable(String),
 }
 
 impl Error {
@@ -84,6 +89,8 @@ fn sqlite(error: &dyn DatabaseError) -> Error {
 fn postgres(error: &PgDatabaseError) -> Error {
     let message = error.message().to_owned();
     match error.code() {
+        // Data exceptions, such as a NUL in a text: it answers, and what it answers is no.
+        code if code.starts_with("22") => Refusal::NotStorable(message).into(),
         // Serialization, deadlock, lock not available, read only, disk full, not permitted
         "40001" | "40P01" | "55P03" | "25006" | "53100" | "42501" => Error::NotWritable(message),
         // Data corrupted, index corrupted

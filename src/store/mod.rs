@@ -16,11 +16,13 @@ mod watch;
 use std::{
     fs::OpenOptions,
     future::Future,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
+    sync::{OnceLock, atomic::AtomicI64},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, any::AnyPoolOptions};
 use tokio::{
     sync::OnceCell,
@@ -38,8 +40,10 @@ pub use self::{
     watch::Watch,
 };
 
-/// Longest that one question or one change may take.
+/// Longest that one question or one change may take: of PostgreSQL, which may be gone, and of SQLite,
+/// which is here, but on a busy disk a change waits until others have written what they have.
 const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE_WITH_DISK: Duration = Duration::from_secs(20);
 /// Longest wait for a connection, and for SQLite's write lock.
 const ACQUIRE: Duration = Duration::from_secs(3);
 /// Enough: one for changes, one for reading, one for the last uses, one to spare.
@@ -52,7 +56,12 @@ pub struct Store {
     url: String,
     /// Once the file is there and the schema is ours.
     prepared: OnceCell<()>,
+    /// The file that was prepared: its device and its inode.
+    file: OnceLock<(u64, u64)>,
     health: health::Cell,
+    refusals: Mutex<audit::Refusals>,
+    /// The number of the last use that was read.
+    uses_read: AtomicI64,
 }
 
 impl Store {
@@ -68,17 +77,21 @@ impl Store {
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE)
             .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if is_sqlite {
-                        connection.execute(SQLITE).await?;
-                    }
-                    Ok(())
-                })
+                let settings = if is_sqlite { SQLITE } else { POSTGRES };
+                Box::pin(async move { connection.execute(settings).await.map(drop) })
             })
             .connect_lazy(&url)
             .map_err(error::failed)?;
-        let (prepared, health) = (OnceCell::new(), health::Cell::default());
-        Ok(Self { config, pool, url, prepared, health })
+        Ok(Self {
+            config,
+            pool,
+            url,
+            prepared: OnceCell::new(),
+            file: OnceLock::new(),
+            health: health::Cell::default(),
+            refusals: Mutex::default(),
+            uses_read: AtomicI64::new(-1),
+        })
     }
 
     #[must_use]
@@ -108,15 +121,28 @@ impl Store {
     async fn run<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let prepared = async {
             self.prepared.get_or_try_init(|| self.set_up()).await?;
+            self.is_still_there()?;
             work.await
         };
-        let late = Error::Unreachable(format!("no answer within {PATIENCE:?}"));
-        let mut result = timeout(PATIENCE, prepared).await.unwrap_or(Err(late));
+        let patience = if self.is_postgres() { PATIENCE } else { PATIENCE_WITH_DISK };
+        let late = Error::Unreachable(format!("no answer within {patience:?}"));
+        let mut result = timeout(patience, prepared).await.unwrap_or(Err(late));
         if let Err(Error::NoConnection) = result {
             result = Err(self.reason().await);
         }
         self.health.note(&result);
         result
+    }
+
+    /// SQLite goes on with a file that was removed, and what is written then is lost with the process.
+    fn is_still_there(&self) -> Result<(), Error> {
+        let Location::Sqlite(path) = &self.config.location else { return Ok(()) };
+        let now = path.metadata().map(|it| (it.dev(), it.ino()));
+        if now.is_ok_and(|now| *self.file.get_or_init(|| now) == now) {
+            Ok(())
+        } else {
+            Err(Error::Replaced)
+        }
     }
 
     /// Two processes that make the file at once may find it locked where SQLite does not wait (the
@@ -177,8 +203,19 @@ impl Store {
 const SQLITE: &str =
     "PRAGMA busy_timeout = 3000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
 
+/// Writers wait for each other. One that is cut off in the middle, whose end PostgreSQL would hear of
+/// after hours, must not keep all others from revoking.
+const POSTGRES: &str = "SET lock_timeout = '3s'; SET statement_timeout = '10s'; \
+    SET idle_in_transaction_session_timeout = '10s'";
+
 /// SQLite gives its other files the mode of this one.
 fn make_file(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mode = folder.metadata().map(|it| it.permissions().mode());
+    // Unless it is sticky, as /tmp is: others cannot take there what is not theirs.
+    if mode.is_ok_and(|mode| mode & 0o022 != 0 && mode & 0o1000 == 0) {
+        log::warn!("store: others may replace what is in {}; chmod go-w it", folder.display());
+    }
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
         Ok(_) => Ok(()),

@@ -26,7 +26,8 @@ pub struct Consumer {
     pub subjects: Vec<String>,
     pub created: Timestamp,
     pub updated: Timestamp,
-    /// Grows with each change of what stands above; not with changes of keys.
+    /// Grows with each change of what stands above; not with changes of keys. Never the same again,
+    /// not even for another consumer of this name.
     pub version: i64,
     /// In the order of their making.
     pub keys: Vec<Key>,

@@ -4,7 +4,9 @@
 use super::{Error, Store, error::failed};
 
 /// What leads from schema n to n + 1. Never change one that was released: add another.
-const MIGRATIONS: &[&[&str]] = &[&[
+const MIGRATIONS: &[&[&str]] = &[FIRST, USES_IN_ORDER];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE tollgate_consumers (
         name TEXT PRIMARY KEY,
         plan TEXT,
@@ -50,7 +52,14 @@ const MIGRATIONS: &[&[&str]] = &[&[
     "CREATE INDEX tollgate_uses_time ON tollgate_uses (last_used_at)",
     "CREATE INDEX tollgate_audit_time ON tollgate_audit (time)",
     "INSERT INTO tollgate_meta (name, value) VALUES ('revision', 1), ('audit', 0)",
-]];
+];
+
+/// What was written since one last looked, whatever the clocks of the nodes say.
+const USES_IN_ORDER: &[&str] = &[
+    "ALTER TABLE tollgate_uses ADD COLUMN written BIGINT NOT NULL DEFAULT 0",
+    "CREATE INDEX tollgate_uses_written ON tollgate_uses (written)",
+    "INSERT INTO tollgate_meta (name, value) VALUES ('uses', 0)",
+];
 
 const VERSION: &str = "SELECT value FROM tollgate_meta WHERE name = 'schema'";
 /// Any number that nobody else's locks in the same database use: `tollgate` in ASCII.

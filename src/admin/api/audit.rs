@@ -19,13 +19,12 @@ pub async fn list(identities: &Identities, query: &str) -> Result<Reply, Problem
         return Err(Problem::new(404, "no_store").detail(detail));
     };
     let target = query.get("target").map(str::to_owned);
-    // One more than shown tells whether there is more.
-    let wanted = Wanted { before, target, limit: i64::try_from(limit).unwrap_or(0) + 1 };
-    let mut entries = store.audit(&wanted).await.map_err(failed)?;
-    let has_more = entries.len() > limit;
-    entries.truncate(limit);
-    let next = entries.last().filter(|_| has_more).map(|entry| entry.id.to_string());
-    let items: Vec<Value> = entries.iter().map(shown).collect();
+    if target.iter().any(|target| target.chars().any(char::is_control)) {
+        return Err(Problem::malformed("`target` is a name such as consumers/acme"));
+    }
+    let page = store.audit(&Wanted { before, target, limit }).await.map_err(failed)?;
+    let next = page.next.map(|next| next.to_string());
+    let items: Vec<Value> = page.entries.iter().map(shown).collect();
     Ok(Reply::json(200, &json!({"items": items, "next": next})))
 }
 

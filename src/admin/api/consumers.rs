@@ -1,11 +1,11 @@
 //! Consumers: `/api/consumers` and `/api/consumers/{name}`.
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::{HeaderValue, header::LOCATION};
+use http::{HeaderMap, HeaderValue, header::LOCATION};
 use serde_json::{Value, json};
 
 use super::{
-    Identities, Request, apply,
+    Identities, NOT_YET, Request, apply,
     body::{self, Fields},
     failed, file_name,
     precondition::{self, Seen},
@@ -71,7 +71,11 @@ fn plan_of(source: Source<'_>) -> Option<&str> {
     }
 }
 
-pub fn one(identities: &Identities, name: &str) -> Result<Reply, Problem> {
+pub fn one(identities: &Identities, name: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
+    let version = identities.rows.consumers.get(name).map(|it| it.version);
+    if let Some(version) = version.filter(|version| precondition::is_known(headers, *version)) {
+        return Ok(precondition::tagged(Reply::empty(304), version));
+    }
     reply(identities, name, 200).ok_or_else(|| Problem::new(404, "not_found"))
 }
 
@@ -164,16 +168,17 @@ pub async fn replace<C: Control>(
     let mut fields = Fields::parse(body)?;
     let after = attributes(&mut fields, before);
     fields.finish()?;
+    let known_version = known.map(|it| it.version);
     let version = match (seen, known) {
         (Seen::Nothing, None) if !is_patch && !identities.is_of_file(name) => {
             return insert(control, request, name, &after).await;
         }
         (Seen::Nothing, _) => return Err(precondition::stale()),
         // What is not named in the patch is as it was when it was read, here.
-        (Seen::Version(seen), Some(known)) if is_patch && seen != known.version => {
+        (Seen::Versions(seen), Some(known)) if is_patch && !seen.contains(&known.version) => {
             return Err(precondition::stale());
         }
-        (Seen::Version(version), _) => Some(version),
+        (Seen::Versions(seen), _) => precondition::decisive(&seen, known_version),
         (Seen::Any, Some(known)) if is_patch => Some(known.version),
         (Seen::Any, _) => None,
     };
@@ -195,8 +200,9 @@ pub async fn delete<C: Control>(
     if !identities.is_known(name) {
         return Err(Problem::new(404, "not_found"));
     }
+    let known = identities.rows.consumers.get(name).map(|it| it.version);
     let version = match Seen::of(&request.headers)? {
-        Seen::Version(version) => Some(version),
+        Seen::Versions(seen) => precondition::decisive(&seen, known),
         Seen::Any => None,
         Seen::Nothing => return Err(precondition::stale()),
     };
@@ -209,7 +215,7 @@ async fn applied<C: Control>(control: &Arc<C>, name: &str, status: u16) -> Resul
     let status = apply(control, status).await?;
     let known = reply(&control.identities(), name, status);
     // Stored, and not in force yet: there is nothing to show.
-    Ok(known.unwrap_or_else(|| Reply::json(202, &json!({"name": name}))))
+    Ok(known.unwrap_or_else(|| Reply::json(NOT_YET, &json!({"name": name}))))
 }
 
 fn attributes(fields: &mut Fields, before: Attributes) -> Attributes {

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Identities, Request, apply,
+    Identities, NOT_YET, Request, apply,
     body::{self, Fields, Member},
     consumers::{self, Source},
     failed,
@@ -248,6 +248,7 @@ pub async fn revoke<C: Control>(
         "id": id,
         "state": KeyState::Revoked.as_str(),
         "revoked_at": revoked_at.to_string(),
+        "in_force": status != NOT_YET,
     });
     Ok(Reply::json(status, &body))
 }
@@ -369,6 +370,7 @@ fn shown_once(
         "scopes": made.scopes,
         "created": made.created.to_string(),
         "expires": made.expires.map(|it| it.to_string()),
+        "in_force": status != NOT_YET,
     });
     if let Some(members) = body.as_object_mut() {
         members.extend(more);

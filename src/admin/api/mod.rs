@@ -191,11 +191,11 @@ async fn read<C: Control>(control: &Arc<C>, request: &Request) -> Result<Reply, 
     if request.resource == Resource::Audit {
         return audit::list(&identities, &query).await;
     }
-    let resource = request.resource.clone();
+    let (resource, headers) = (request.resource.clone(), request.headers.clone());
     // Thousands of keys are looked through: not on a thread that serves.
     blocking(control, move |_| match resource {
         Resource::Consumers => consumers::list(&identities, &query),
-        Resource::Consumer(name) => consumers::one(&identities, &name),
+        Resource::Consumer(name) => consumers::one(&identities, &name, &headers),
         Resource::Keys(name) => keys::list(&identities, Some(&name), &query, now),
         Resource::Key(name, id) => keys::one(&identities, &name, &id, now),
         _ => keys::list(&identities, None, &query, now),
@@ -222,11 +222,13 @@ async fn change<C: Control>(
     }
 }
 
-/// Brings a change that the store has into force. Where that fails the change is kept and tried again,
-/// and the answer is 202 (RFC 9110 section 15.3.3) in place of `status`.
+/// In place of the status of a change that is kept, and not in force yet (RFC 9110 section 15.3.3).
+const NOT_YET: u16 = 202;
+
+/// Brings a change that the store has into force. Where that fails the change is kept and tried again.
 async fn apply<C: Control>(control: &Arc<C>, status: u16) -> Result<u16, Problem> {
     let applied = blocking(control, Control::sync).await?;
-    Ok(if applied.is_ok() { status } else { 202 })
+    Ok(if applied.is_ok() { status } else { NOT_YET })
 }
 
 /// A request that was understood and refused is written down; one that was not is nobody's change.
@@ -239,7 +241,7 @@ async fn note_refused<C: Control>(control: &Arc<C>, request: &Request, problem: 
     let action = Action { verb, target: request.resource.target(), before: None, after: None };
     if let Err(why) = store.refused(&request.origin, &action, problem.code()).await {
         let Origin { actor, source, .. } = &request.origin;
-        let (target, code) = (&action.target, problem.code());
+        let (target, code) = (action.target.escape_debug(), problem.code());
         log::error!("not in the audit: {verb} {target} by {actor} from {source}: {code}: {why}");
     }
 }
@@ -257,6 +259,7 @@ fn failed(error: Error) -> Problem {
         Refusal::Exists | Refusal::NotLive(_) => Problem::new(409, "conflict").detail(detail),
         Refusal::SubjectTaken { .. } => Problem::new(409, "conflict").at("/subjects", detail),
         Refusal::HashTaken { .. } => Problem::new(409, "conflict").at("/hash", detail),
+        Refusal::NotStorable(_) => Problem::new(422, "not_valid").detail(detail),
     }
 }
 

@@ -34,7 +34,7 @@ pub fn rotate(
 }
 
 pub fn revoke(admin: &AdminArguments, key: &str) -> Outcome {
-    let said = |answer: &Value| format!("revoked: {}", full_id(answer));
+    let said = |answer: &Value| format!("revoked: {}{}", full_id(answer), unless_in_force(answer));
     act(admin, |client| client.delete(&find(client, key)?), said)
 }
 
@@ -117,7 +117,18 @@ fn made(answer: &Value) -> String {
         let (id, expires) = (word(old, "id"), word(old, "expires"));
         let _ = writeln!(text, "# the old one, {}/{id}, ends {expires}", word(answer, "consumer"));
     }
+    text.push_str(unless_in_force(answer));
     text
+}
+
+/// Nobody shall take a key for dead that still opens something.
+fn unless_in_force(answer: &Value) -> &'static str {
+    match answer.get("in_force") {
+        Some(Value::Bool(false)) => {
+            "\n# Stored, and not in force yet; it is tried again each second. `tollgate status` says why."
+        }
+        _ => "",
+    }
 }
 
 fn full_id(item: &Value) -> String {
@@ -176,6 +187,19 @@ mod tests {
             "ID  CONSUMER  KIND     CREATED               EXPIRES  LAST USED  STATE   SOURCE\n\
              q4  acme      api_key  2026-11-25T12:00:00Z  -        -          active  store\n"
         );
+    }
+
+    #[test]
+    fn what_is_not_in_force_yet_is_said() {
+        let check = |in_force: bool| {
+            let answer =
+                json!({"consumer": "acme", "id": "q4", "key": "tg_x", "in_force": in_force});
+            assert_eq!(made(&answer).contains("not in force yet"), !in_force);
+            assert!(made(&answer).starts_with("tg_x\n"));
+            assert_eq!(unless_in_force(&answer).is_empty(), in_force);
+        };
+        check(true);
+        check(false);
     }
 
     #[test]

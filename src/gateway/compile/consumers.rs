@@ -52,13 +52,19 @@ pub(super) fn compile(
     for (consumer, raw) in source.raw.consumers.iter().flatten() {
         let at = root.key("consumers").key(consumer);
         let Some(new) = known.parse(consumer, raw, last_uses, &at, problems) else { continue };
-        signature_keys.add(raw, &new.consumer, &at, problems);
+        if source.kept.is_none() {
+            signature_keys.add(raw, &new.consumer, &at, problems);
+        }
         known.add(new, &at, problems);
     }
     let left_out = stored::add(&mut known, source.raw, source.stored, last_uses);
     let Known { mut found, subjects, .. } = known;
     found.subjects = Arc::new(subjects);
-    found.signature_keys = Arc::new(signature_keys.compiled());
+    found.signature_keys = match source.kept {
+        // Their consumers stand first, so they have the same index in both snapshots.
+        Some(kept) => kept.signature_keys.clone(),
+        None => Arc::new(signature_keys.compiled()),
+    };
     (found, left_out)
 }
 

@@ -278,11 +278,9 @@ pub(super) fn sha256(text: &str) -> Result<[u8; 32], String> {
     }
     let mut hash = [0_u8; 32];
     for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-        if pair.contains('+') {
-            return Err(wrong().to_owned());
-        }
+        let digit = |byte: &u8| char::from(*byte).to_digit(16);
+        let value = pair.iter().try_fold(0, |sum, byte| Some(sum * 16 + digit(byte)?));
+        *byte = value.and_then(|value| u8::try_from(value).ok()).ok_or_else(wrong)?;
     }
     Ok(hash)
 }

@@ -29,7 +29,7 @@ use super::{
     tls::{Tls, Watch, do_rules_differ},
 };
 use crate::{
-    auth::jwks::KeySet,
+    auth::{Authenticator, jwks::KeySet},
     config::{Revision, raw},
     diagnostic::{Path, Problems},
     shared::background::Background,
@@ -48,7 +48,8 @@ pub struct Source<'a> {
     /// The consumers of the store.
     pub stored: &'a Rows,
     /// The snapshot before, where only the store has changed. Its upstreams and listeners are taken
-    /// over: whoever checks their health need not begin anew, and no certificate is read again.
+    /// over, so that whoever checks their health need not begin anew; and no file that the
+    /// configuration names is read again, so that none that is away holds up a change.
     pub kept: Option<&'a Gateway>,
 }
 
@@ -58,8 +59,7 @@ pub struct Source<'a> {
 /// Every problem there is, each with its place in the file.
 pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
     let Source { raw, base_dir, .. } = source;
-    let root = Path::root();
-    let mut problems = Problems::default();
+    let (root, mut problems) = (Path::root(), Problems::default());
     version(raw, &root, &mut problems);
 
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
@@ -70,7 +70,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     let (identities, left_out) =
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let authenticators =
-        authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
+        authenticators::compile(&source, &identities, shared, &root, &mut problems);
     let upstreams = upstreams(&source, shared, &root, &mut problems);
     let cache_memory = cache::memory(raw, &root, &mut problems);
     let documents = metadata::documents(raw, &root, &mut problems);
@@ -90,7 +90,6 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     if !problems.is_empty() {
         return Err(problems);
     }
-    let key_sets = key_sets(&authenticators);
     let background = background(authenticators.background, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
@@ -113,7 +112,9 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstream_metrics: counted(raw.upstreams.iter().flatten(), |it| shared.metrics.upstream(it)),
         authenticators: counted(&authenticators.by_name, |it| shared.metrics.authenticator(it)),
         cache_memory,
-        key_sets,
+        api_keys: authenticators.api_keys,
+        signature_keys: identities.signature_keys,
+        key_sets: key_sets(&authenticators.by_name),
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
@@ -146,9 +147,8 @@ fn upstreams(
 }
 
 /// The keys that authenticators verify with, by the authenticators' names.
-fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
-    let all = authenticators.by_name.values();
-    all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
+fn key_sets(by_name: &raw::Map<Arc<Authenticator>>) -> Box<[(Arc<str>, KeySet)]> {
+    by_name.values().filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
 }
 
 /// Everything that must be kept fresh while the snapshot runs.

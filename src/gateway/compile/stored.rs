@@ -1,12 +1,16 @@
 //! Consumers of the store beside those of the file. One that does not fit is left out, alone and
 //! whole, and said with both places: the store cannot be refused like a file, and a consumer that
 //! lost its plan must not go on without limits.
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::consumers::{Known, New};
+use super::{
+    consumers::{Known, New},
+    edge::sha256,
+};
 use crate::{
     config::raw::{self, Word},
     diagnostic::{Diagnostic, Path, Problems},
+    gateway::Gateway,
     shared::last_uses::Registry,
     store::{self, Rows},
 };
@@ -154,6 +158,32 @@ pub fn check(file: &raw::Config, name: &str, consumer: &raw::Consumer) -> Proble
     problems
 }
 
+/// Takes the keys out of a running snapshot that are good in `before`, which is in it, and not in
+/// `after`: revoked, or gone with their consumer.
+pub fn withdraw(gateway: &Gateway, before: &Rows, after: &Rows) {
+    for (name, consumer) in &before.consumers {
+        let now = after.consumers.get(name);
+        let is_same = now.is_some_and(|now| Arc::ptr_eq(now, consumer));
+        // Of one that is left out the same key may be another's, in the file.
+        if is_same || gateway.left_out.iter().any(|it| it.consumer == *name) {
+            continue;
+        }
+        let live = |key: &&store::Key| key.revoked_at.is_none();
+        let kept: BTreeSet<&str> = now
+            .iter()
+            .flat_map(|now| now.keys.iter().filter(live))
+            .map(|key| key.hash.as_str())
+            .collect();
+        for key in consumer.keys.iter().filter(live) {
+            if !kept.contains(key.hash.as_str())
+                && let Ok(hash) = sha256(key.hash.as_str())
+            {
+                gateway.api_keys.withdraw(&hash);
+            }
+        }
+    }
+}
+
 /// A consumer of the store as the file would say it. Revoked keys are not among its keys.
 #[must_use]
 pub fn raw_of(consumer: &store::Consumer) -> raw::Consumer {
@@ -173,5 +203,81 @@ pub fn raw_of(consumer: &store::Consumer) -> raw::Consumer {
         subjects: words(&consumer.subjects),
         api_keys: Some(live.map(key).collect()),
         ..raw::Consumer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gateway::{Shared, compile::Source},
+        store::Key,
+    };
+
+    const FILE: &str = "version: 1
+listeners: [{name: http, address: 127.0.0.1:8080}]
+consumers: {umbrella: {api_keys: [{id: k1, hash: 'sha256:$SAME'}]}}
+routes: [{id: a, match: {paths: [/*]}, public: true, respond: {status: 200, body: a}}]
+";
+
+    fn hash(letter: char) -> String {
+        format!("sha256:{}", letter.to_string().repeat(64))
+    }
+
+    /// A consumer with a key for each letter, in capitals if it is revoked.
+    fn consumer(name: &str, keys: &str) -> (Arc<str>, Arc<store::Consumer>) {
+        let key = |letter: char| Key {
+            id: letter.to_string(),
+            hash: hash(letter.to_ascii_lowercase()).into(),
+            scopes: Vec::new(),
+            expires: None,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            revoked_at: letter.is_uppercase().then_some(jiff::Timestamp::UNIX_EPOCH),
+        };
+        let consumer = store::Consumer {
+            name: name.into(),
+            plan: None,
+            groups: Vec::new(),
+            subjects: Vec::new(),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            updated: jiff::Timestamp::UNIX_EPOCH,
+            version: 1,
+            keys: keys.chars().map(key).collect(),
+        };
+        (name.into(), Arc::new(consumer))
+    }
+
+    fn rows(consumers: impl IntoIterator<Item = (Arc<str>, Arc<store::Consumer>)>) -> Rows {
+        Rows { revision: 1, consumers: consumers.into_iter().collect() }
+    }
+
+    #[test]
+    fn a_revoked_key_is_gone_from_what_runs() {
+        let (one, other, clash) =
+            (consumer("one", "abcD"), consumer("other", "e"), consumer("clash", "f"));
+        let before = rows([one, other.clone(), clash.clone()]);
+        let text = FILE.replace("sha256:$SAME", &hash('f'));
+        let file = crate::config::parse(&text, "t.yaml", ".".as_ref()).unwrap();
+        let source = Source {
+            raw: &file.config,
+            revision: &file.revision,
+            base_dir: ".".as_ref(),
+            stored: &before,
+            kept: None,
+        };
+        let gateway = super::super::compile(source, &Shared::new().unwrap()).unwrap();
+        let good = || -> String {
+            let has = |it: &char| gateway.api_keys.has(&sha256(&hash(*it)).unwrap());
+            ('a'..='f').filter(has).collect()
+        };
+        assert_eq!(good(), "abcef");
+        withdraw(&gateway, &before, &before);
+        assert_eq!(good(), "abcef");
+        // One is revoked, one was taken away by hand, one comes.
+        withdraw(&gateway, &before, &rows([consumer("one", "aB"), other, clash]));
+        assert_eq!(good(), "aef");
+        // All are gone; the file has the key of the one that was left out, and keeps it.
+        withdraw(&gateway, &before, &rows([]));
+        assert_eq!(good(), "f");
     }
 }

@@ -119,5 +119,9 @@ pub fn name(text: &str) -> Result<(), String> {
             text.escape_debug()
         ));
     }
+    // In a path these are no names (RFC 3986 section 5.2.4): the admin API could not be asked for it.
+    if text == "." || text == ".." {
+        return Err(format!("`{text}` is not a name: dots alone are steps of a path"));
+    }
     Ok(())
 }

@@ -16,10 +16,12 @@ fn a_consumer_comes_changes_and_goes() {
     let body = r#"{"name":"acme","plan":"gold","groups":["partners"],"subjects":["sub"]}"#;
     let made = send(&gateway, "POST", "/api/consumers", body);
     assert_eq!((made.status, made.header("location")), (201, Some("/api/consumers/acme")));
-    assert_eq!(made.header("etag"), Some("\"1\""));
+    let first = made.header("etag").unwrap();
     let path = "/api/consumers/acme";
     let read = ask(&gateway, "GET", path).send();
-    assert_eq!((read.status, read.header("etag"), &read.body), (200, Some("\"1\""), &made.body));
+    assert_eq!((read.status, read.header("etag"), &read.body), (200, Some(first), &made.body));
+    let again = ask(&gateway, "GET", path).header("If-None-Match", &format!("W/{first}")).send();
+    assert_eq!((again.status, again.header("etag"), again.body.len()), (304, Some(first), 0));
     let shown = read.json();
     assert_eq!((&shown["plan"], &shown["source"]), (&"gold".into(), &"store".into()));
     assert_eq!(send(&gateway, "POST", "/api/consumers", body).status, 409);
@@ -34,12 +36,15 @@ fn a_consumer_comes_changes_and_goes() {
     };
     let plan = r#"{"plan":null}"#;
     assert_eq!(change("PATCH", plan, None).status, 428);
-    assert_eq!(change("PATCH", plan, Some(("If-Match", "\"2\""))).status, 412);
-    let patched = change("PATCH", plan, Some(("If-Match", "\"1\"")));
-    assert_eq!((patched.status, patched.header("etag")), (200, Some("\"2\"")));
+    for other in ["\"1000\"", &format!("W/{first}"), "\"x\", \"1000\""] {
+        assert_eq!(change("PATCH", plan, Some(("If-Match", other))).status, 412, "{other}");
+    }
+    let patched = change("PATCH", plan, Some(("If-Match", &format!("\"x\", {first}"))));
+    let second = patched.header("etag").unwrap();
+    assert!(patched.status == 200 && second != first, "{patched:?}");
     assert!(patched.json()["plan"].is_null());
     assert_eq!(patched.json()["groups"], serde_json::json!(["partners"]), "as it was");
-    let put = change("PUT", r#"{"subjects":["other"]}"#, Some(("If-Match", "\"2\"")));
+    let put = change("PUT", r#"{"subjects":["other"]}"#, Some(("If-Match", second)));
     assert_eq!(put.json()["groups"], serde_json::json!([]), "all of it is new");
     assert_eq!(change("PUT", "{}", Some(("If-None-Match", "*"))).status, 412);
     let by_put = json(&gateway, "PUT", "/api/consumers/new", "{}").header("If-None-Match", "*");
@@ -51,11 +56,16 @@ fn a_consumer_comes_changes_and_goes() {
     assert_eq!(opens(&gateway, &key), 200);
     assert_eq!(words(&gateway, "/api/consumers", "name"), ["acme", "new"]);
     assert_eq!(ask(&gateway, "DELETE", path).status(), 428);
-    assert_eq!(ask(&gateway, "DELETE", path).header("If-Match", "\"1\"").status(), 412);
+    assert_eq!(ask(&gateway, "DELETE", path).header("If-Match", first).status(), 412);
     let gone = ask(&gateway, "DELETE", path).header("If-Match", "*").send();
     assert_eq!((gone.status, gone.text().as_str()), (204, ""));
     assert_eq!(opens(&gateway, &key), 401);
     assert_eq!(ask(&gateway, "GET", path).status(), 404);
+    // One that comes again is another one: who has seen the first has not seen this.
+    create(&gateway, "acme");
+    for seen in [first, second] {
+        assert_eq!(change("PUT", "{}", Some(("If-Match", seen))).status, 412, "{seen}");
+    }
 }
 
 #[test]
@@ -100,6 +110,7 @@ fn a_key_comes_rotates_and_is_revoked() {
     let begun = Instant::now();
     let revoked = ask(&gateway, "DELETE", &format!("{path}/k1")).send();
     assert_eq!(revoked.status, 200, "{}", revoked.text());
+    assert_eq!(revoked.json()["in_force"], true);
     wait_until("the key opens nothing", || opens(&gateway, &old) == 401);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     let again = ask(&gateway, "DELETE", &format!("{path}/k1")).send();
@@ -145,12 +156,17 @@ fn what_is_wrong_with_a_body_is_said_with_its_place() {
         (consumers, "{}", 422, &["/name"]),
         (consumers, r#"{"name":7,"plan":[],"colour":1}"#, 422, &["/name", "/plan", "/colour"]),
         (consumers, r#"{"name":"a b"}"#, 422, &["/name"]),
+        (consumers, r#"{"name":".."}"#, 422, &["/name"]),
+        (consumers, r#"{"name":"аcme"}"#, 422, &["/name"]),
+        (consumers, r#"{"name":"a\u0000b"}"#, 422, &["/name"]),
+        (consumers, r#"{"name":"x","subjects":["a\u0000b"]}"#, 422, &["/subjects/0"]),
         (consumers, r#"{"name":"x","plan":"golt"}"#, 422, &["/plan"]),
         (consumers, r#"{"name":"x","groups":["a b","ok",1]}"#, 422, &["/groups/2"]),
         (consumers, r#"{"name":"x","groups":["ok","a b"]}"#, 422, &["/groups/1"]),
         (consumers, r#"{"name":"x","subjects":["a","a"]}"#, 422, &["/subjects/1"]),
         (consumers, r#"{"name":"x","keys":[]}"#, 422, &["/keys"]),
         (keys, r#"{"id":"a/b"}"#, 422, &["/id"]),
+        (keys, r#"{"id":"."}"#, 422, &["/id"]),
         (keys, r#"{"expires":"tomorrow"}"#, 422, &["/expires"]),
         (keys, r#"{"expires":"2020-01-01T00:00:00Z"}"#, 422, &["/expires"]),
         (keys, r#"{"scopes":["ok","a b"]}"#, 422, &["/scopes/1"]),
@@ -174,6 +190,8 @@ fn what_is_wrong_with_a_body_is_said_with_its_place() {
         assert_eq!(said, pointers, "{path} {body}: {problem}");
         assert_eq!(problem["request_id"].as_str(), response.header("x-request-id"));
     }
+    let deep = format!(r#"{{"name":{}"#, "[".repeat(60_000));
+    assert_eq!(send(&gateway, "POST", consumers, &deep).status, 400);
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(70_000));
     assert_eq!(send(&gateway, "POST", consumers, &long).status, 413);
     assert_eq!(words(&gateway, consumers, "name"), ["acme"], "nothing was made");
@@ -236,6 +254,9 @@ fn a_viewer_reads_and_its_changes_are_refused_and_written_down() {
     assert_eq!(by("eyes", "DELETE", "/api/consumers/acme", "").status, 403);
     assert_eq!(by("nobody", "GET", "/api/consumers", "").status, 401);
     assert_eq!(by("ops", "POST", "/api/consumers", consumer).status, 409);
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        assert_eq!(by("ops", method, "/api/audit", "{}").status, 405, "nobody changes the audit");
+    }
     let audit = by("eyes", "GET", "/api/audit", "").json();
     let entries: Vec<_> = audit["items"].as_array().unwrap().iter().rev().collect();
     let said: Vec<Vec<&str>> = entries
@@ -260,6 +281,46 @@ fn a_viewer_reads_and_its_changes_are_refused_and_written_down() {
         (&entries[0]["request_id"], &entries[1]["request_id"]),
         (&"from-eyes".into(), &"from-ops".into())
     );
+}
+
+/// Whatever a viewer names, the store answers to others, and nothing but text goes into audit and log.
+#[test]
+fn hostile_names_of_refused_changes_are_only_text() {
+    let gateway = with_tokens();
+    let by = |token: &str, method: &str, path: &str| {
+        let bearer = format!("Bearer token-of-{token}");
+        ask(&gateway, method, path).header("Authorization", &bearer).send()
+    };
+    let hostile = "/api/consumers/a%00b%0A%1B%5B2J'%3B%20DROP%20TABLE%20x%3B/keys/..%2F..";
+    assert_eq!(by("eyes", "DELETE", hostile).status, 403);
+    assert_eq!(by("ops", "DELETE", hostile).status, 404);
+    let audit = by("eyes", "GET", "/api/audit").json();
+    let target = "consumers/a\\u{0}b\\n\\u{1b}[2J'; DROP TABLE x;/keys/../..";
+    for (entry, outcome) in
+        audit["items"].as_array().unwrap().iter().zip(["not_found", "forbidden"])
+    {
+        assert_eq!((&entry["target"], &entry["outcome"]), (&target.into(), &outcome.into()));
+    }
+    for (query, status) in [("target=a%00", 400), ("target=consumers/a'--", 200)] {
+        assert_eq!(by("eyes", "GET", &format!("/api/audit?{query}")).status, status, "{query}");
+    }
+    assert_eq!(by("ops", "GET", "/status").json()["store"]["state"], "up");
+    assert!(!gateway.said().contains('\u{1b}'), "{:?}", gateway.said());
+}
+
+/// A change that has no body may come with one: it is not the next request.
+#[test]
+fn a_body_that_nobody_reads_is_no_request() {
+    let gateway = with_sqlite("");
+    let smuggled = "DELETE /api/consumers/acme HTTP/1.1\r\nHost: localhost\r\nIf-Match: *\r\n\r\n";
+    create(&gateway, "acme");
+    for (method, path) in [("GET", "/api/consumers"), ("DELETE", "/api/consumers/nobody")] {
+        let mut connection = crate::support::Connection::open(gateway.admin);
+        let _ = connection.send(&json(&gateway, method, path, smuggled).header("If-Match", "*"));
+        // Whether the connection is kept or not.
+        let _ = connection.send(&ask(&gateway, "GET", "/healthz"));
+        assert_eq!(ask(&gateway, "GET", "/api/consumers/acme").status(), 200, "{method}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{future::Future, path::Path, sync::Arc};
 use jiff::{Timestamp, ToSpan};
 use tollgate::store::{
     Attributes, Config, Error, Location, NewKey, OnOutage, Origin, Refusal, Rows, Store, Use,
-    audit::{Entry, Wanted},
+    audit::{Action, Entry, Wanted},
 };
 
 use crate::support::{Postgres, hash_of};
@@ -72,7 +72,7 @@ fn new_key(id: &str) -> NewKey {
 }
 
 async fn audit(store: &Store) -> Vec<Entry> {
-    store.audit(&Wanted { limit: 100, ..Wanted::default() }).await.unwrap()
+    store.audit(&Wanted { limit: 100, ..Wanted::default() }).await.unwrap().entries
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>) -> Refusal {
@@ -95,9 +95,10 @@ fn both_backends_pass_every_case() {
             consumers_come_change_and_go(&store).await;
             keys_come_rotate_and_are_revoked(&store).await;
             what_has_not_changed_is_not_read_again(&store).await;
-            the_latest_use_wins(&store).await;
+            the_latest_use_wins(&store, &backend.open()).await;
             the_audit_is_paged_and_bounded(&store).await;
-            old_things_are_forgotten(&store).await;
+            no_refused_change_fills_the_store(&store).await;
+            old_things_are_forgotten(&store, &backend.open()).await;
             store.close().await;
             nodes_that_start_at_once_agree(backend).await;
         });
@@ -105,16 +106,18 @@ fn both_backends_pass_every_case() {
 }
 
 async fn consumers_come_change_and_go(store: &Store) {
-    let check = async |name: &str, version: i64, expected: &Attributes| {
+    // Answers the version.
+    let check = async |name: &str, expected: &Attributes| {
         let rows = store.load(&Rows::default()).await.unwrap();
         let found = rows.consumers[name].clone();
         let Attributes { plan, groups, subjects } = expected.clone();
         assert_eq!((&found.plan, &found.groups, &found.subjects), (&plan, &groups, &subjects));
-        assert_eq!((found.version, found.created, found.updated), (version, now(), now()));
+        assert_eq!((found.created, found.updated), (now(), now()));
+        found.version
     };
     let first = attributes(Some("gold"), &["sub-a", "sub-b ' \" % ä"]);
     store.create_consumer("acme", &first, &origin()).await.unwrap();
-    check("acme", 1, &first).await;
+    let version = check("acme", &first).await;
     let again = store.create_consumer("acme", &first, &origin()).await;
     assert_eq!(refused(again), Refusal::Exists);
     let taken = store.create_consumer("other", &attributes(None, &["sub-a"]), &origin()).await;
@@ -122,19 +125,21 @@ async fn consumers_come_change_and_go(store: &Store) {
     assert_eq!(refused(taken), owner);
 
     let second = attributes(None, &["sub-a", "sub-c"]);
-    let stale = store.replace_consumer("acme", Some(2), &second, &origin()).await;
-    assert_eq!(refused(stale), Refusal::Stale { version: 1 });
-    store.replace_consumer("acme", Some(1), &second, &origin()).await.unwrap();
-    check("acme", 2, &second).await;
+    let stale = store.replace_consumer("acme", Some(version + 1), &second, &origin()).await;
+    assert_eq!(refused(stale), Refusal::Stale { version });
+    store.replace_consumer("acme", Some(version), &second, &origin()).await.unwrap();
+    let next = check("acme", &second).await;
     store.replace_consumer("acme", None, &second, &origin()).await.unwrap();
-    check("acme", 3, &second).await;
+    let last = check("acme", &second).await;
+    assert!(version < next && next < last, "{version} {next} {last}");
     let none = store.replace_consumer("nobody", None, &second, &origin()).await;
     assert_eq!(refused(none), Refusal::Unknown);
 
     store.create_key("acme", new_key("k1"), &origin()).await.unwrap();
-    let stale = store.delete_consumer("acme", Some(1), &origin()).await;
-    assert_eq!(refused(stale), Refusal::Stale { version: 3 });
-    store.delete_consumer("acme", Some(3), &origin()).await.unwrap();
+    assert_eq!(check("acme", &second).await, last, "keys are no part of it");
+    let stale = store.delete_consumer("acme", Some(version), &origin()).await;
+    assert_eq!(refused(stale), Refusal::Stale { version: last });
+    store.delete_consumer("acme", Some(last), &origin()).await.unwrap();
     assert!(store.load(&Rows::default()).await.unwrap().consumers.is_empty());
     let gone = store.delete_consumer("acme", None, &origin()).await;
     assert_eq!(refused(gone), Refusal::Unknown);
@@ -224,25 +229,58 @@ async fn what_has_not_changed_is_not_read_again(store: &Store) {
     assert_eq!(names(&newer).await, ["acme", "initech"]);
 }
 
-async fn the_latest_use_wins(store: &Store) {
+async fn the_latest_use_wins(store: &Store, other: &Store) {
     let used = |id: &str, at: Timestamp| Use {
         consumer: "acme".to_owned(),
         kind: "api_key".to_owned(),
         id: id.to_owned(),
         at,
     };
-    let check = async |since: Timestamp, expected: &[Use]| {
-        let mut found = store.read_uses(since).await.unwrap();
+    let check = async |expected: &[Use]| {
+        let mut found = other.new_uses().await.unwrap();
         found.sort_by(|a, b| a.id.cmp(&b.id));
         assert_eq!(found, expected);
     };
     let (early, late) = (now() - 1.hour(), now());
     let many: Vec<_> = (0..2500).map(|n| used(&format!("m{n:04}"), early)).collect();
     store.write_uses(&many).await.unwrap();
+    assert_eq!(other.new_uses().await.unwrap().len(), 2500);
     store.write_uses(&[used("k1", late), used("m0000", late)]).await.unwrap();
     store.write_uses(&[used("k1", early)]).await.unwrap();
-    check(late, &[used("k1", late), used("m0000", late)]).await;
-    assert_eq!(store.read_uses(early).await.unwrap().len(), 2501);
+    check(&[used("k1", late), used("m0000", late)]).await;
+    check(&[]).await;
+    // Of a node that was cut off, or whose clock is behind: long past, and new all the same.
+    let long_past = now() - (24 * 90).hours();
+    store.write_uses(&[used("k2", long_past)]).await.unwrap();
+    check(&[used("k2", long_past)]).await;
+}
+
+/// A refused change may name anything, and may come as often as anybody likes.
+async fn no_refused_change_fills_the_store(store: &Store) {
+    let action = |target: &str| Action {
+        verb: "key.revoke",
+        target: target.to_owned(),
+        before: None,
+        after: None,
+    };
+    let later = Origin { now: now() + 1.hour(), ..origin() };
+    let refuse = async |target: &str| {
+        store.refused(&later, &action(target), "forbidden").await.unwrap();
+        audit(store).await.swap_remove(0)
+    };
+    let hostile = "consumers/a\0b'; DROP TABLE tollgate_audit; --\n\u{1b}[2J";
+    let entry = refuse(hostile).await;
+    assert_eq!(entry.target, "consumers/a\\u{0}b'; DROP TABLE tollgate_audit; --\\n\\u{1b}[2J");
+    assert_eq!(store.health().last_error, None);
+    let mut last = entry.id;
+    for _ in 0..300 {
+        last = refuse("consumers/x").await.id;
+    }
+    assert!(last - entry.id < 100, "{last}");
+    let later = Origin { now: now() + 2.hours(), ..origin() };
+    store.refused(&later, &action("consumers/x"), "forbidden").await.unwrap();
+    let after = audit(store).await[0].after.clone().unwrap();
+    assert_eq!(after["refused_and_not_written_down"], 300 - (last - entry.id));
 }
 
 async fn the_audit_is_paged_and_bounded(store: &Store) {
@@ -261,36 +299,53 @@ async fn the_audit_is_paged_and_bounded(store: &Store) {
     loop {
         let wanted = Wanted { before, target: None, limit: 3 };
         let page = store.audit(&wanted).await.unwrap();
-        assert!(page.len() <= 3);
-        let Some(last) = page.last() else { break };
-        before = Some(last.id);
-        seen.extend(page);
+        assert!(page.entries.len() <= 3);
+        seen.extend(page.entries);
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
     }
     assert_eq!(seen, all);
     let of = async |target: &str| {
         let target = Some(target.to_owned());
-        store.audit(&Wanted { before: None, target, limit: 100 }).await.unwrap().len()
+        store.audit(&Wanted { before: None, target, limit: 100 }).await.unwrap().entries.len()
     };
     assert_eq!(of("consumers/initech").await, 1);
     assert_eq!(of("consumers/acme/keys/k2").await, 1);
     assert!(of("consumers/acme").await > 5);
     assert_eq!(of("consumers/acm").await, 0);
+    // What is long comes in shorter pages.
+    let long = Attributes { groups: vec!["x".repeat(400_000)], ..Attributes::default() };
+    for _ in 0..5 {
+        store.replace_consumer("initech", None, &long, &origin()).await.unwrap();
+    }
+    let target = Some("consumers/initech".to_owned());
+    let page =
+        store.audit(&Wanted { before: None, target: target.clone(), limit: 100 }).await.unwrap();
+    assert_eq!((page.entries.len(), page.next), (2, Some(page.entries[1].id)));
+    let page = store.audit(&Wanted { before: page.next, target, limit: 100 }).await.unwrap();
+    assert_eq!((page.entries.len(), page.next.is_some()), (2, true));
 }
 
-async fn old_things_are_forgotten(store: &Store) {
+async fn old_things_are_forgotten(store: &Store, other: &Store) {
+    let known = other.load(&Rows::default()).await.unwrap();
     let ids = async || {
-        let rows = store.load(&Rows::default()).await.unwrap();
+        let rows = other.load(&known).await.unwrap();
         rows.consumers["acme"].keys.iter().map(|it| it.id.clone()).collect::<Vec<_>>()
     };
     store.prune(now() + (24 * 29).hours()).await.unwrap();
     assert_eq!(ids().await, ["k1", "k2", "k3"]);
+    let revision = store.revision().await.unwrap();
+    assert_eq!(revision, known.revision, "nothing has ended long ago");
     store.prune(now() + (24 * 31).hours()).await.unwrap();
-    assert_eq!(ids().await, ["k1", "k3"], "revoked a month ago");
+    assert_eq!(ids().await, ["k3"], "revoked or expired a month ago, and other nodes hear of it");
+    let used: Vec<_> = other.new_uses().await.unwrap().into_iter().map(|it| it.id).collect();
+    assert!(used.contains(&"m0000".to_owned()) && !used.contains(&"k1".to_owned()), "{used:?}");
     assert!(!audit(store).await.is_empty());
     store.prune(now() + (24 * 401).hours()).await.unwrap();
     assert!(audit(store).await.is_empty());
-    assert!(store.read_uses(Timestamp::UNIX_EPOCH).await.unwrap().is_empty());
-    assert_eq!(ids().await, ["k1", "k3"]);
+    assert_eq!(ids().await, ["k3"]);
 }
 
 async fn nodes_that_start_at_once_agree(backend: &Backend) {
@@ -361,6 +416,30 @@ fn the_file_is_for_us_alone_and_stays() {
     assert!(backend.folder.path().exists());
 }
 
+/// SQLite would go on with the file that is gone, and a restart would find nothing of it.
+#[test]
+fn a_file_that_was_taken_away_takes_no_change() {
+    let backend = Backend::sqlite();
+    let Location::Sqlite(path) = &backend.location else { panic!() };
+    let aside = path.with_extension("aside");
+    block_on(async {
+        let store = backend.open();
+        store.create_consumer("acme", &attributes(None, &[]), &origin()).await.unwrap();
+        let create =
+            async |name: &str| store.create_consumer(name, &attributes(None, &[]), &origin()).await;
+        std::fs::rename(path, &aside).unwrap();
+        assert_eq!(create("a").await, Err(Error::Replaced));
+        std::fs::write(path, "").unwrap();
+        assert_eq!(create("b").await, Err(Error::Replaced));
+        assert_eq!(store.revision().await, Err(Error::Replaced));
+        std::fs::rename(&aside, path).unwrap();
+        create("c").await.unwrap();
+        let rows = store.load(&Rows::default()).await.unwrap();
+        assert_eq!(rows.consumers.keys().map(|it| &**it).collect::<Vec<_>>(), ["acme", "c"]);
+        store.close().await;
+    });
+}
+
 #[test]
 fn what_is_no_store_of_ours_is_said() {
     let backend = Backend::sqlite();
@@ -379,7 +458,7 @@ fn what_is_no_store_of_ours_is_said() {
         sqlx::query(newer).execute(&pool).await.unwrap();
         pool.close().await;
     });
-    assert_eq!(prepare(), Err(Error::Newer { found: 99, known: 1 }));
+    assert_eq!(prepare(), Err(Error::Newer { found: 99, known: 2 }));
     let nowhere = Location::sqlite(Path::new("/nonexistent/folder/a.db")).unwrap();
     let config = Config { location: nowhere, on_outage: OnOutage::Fail };
     let said = block_on(async { Store::new(config).unwrap().prepare().await });

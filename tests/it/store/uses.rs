@@ -68,6 +68,8 @@ fn a_use_in_one_node_is_known_in_the_next() {
     let store = format!("{{postgres: {{url: '{}'}}}}", postgres.url());
     let mut one = started(&store);
     assert_eq!(opens(&one, &key("umbrella")), 200);
+    // Noted once the request has ended.
+    wait_until("it is noted", || words(&one, "/api/keys?used_since=1h", "id") == ["only"]);
     one.signal("TERM");
     one.wait_exit();
     let next = started(&store);

@@ -195,6 +195,12 @@ fn from_file(
     at: &Path,
     problems: &mut Problems,
 ) -> Option<KeysOf> {
+    if scene.is_kept {
+        // The file may be away by now, or hold keys of another kind: that is for the next reload.
+        let live = scene.shared.key_sets.open(source, None);
+        let refresh = refresh(live.clone(), Duration::MAX, None, scene);
+        return Some(KeysOf { set: KeySet::local(live), refresh: Some(refresh) });
+    }
     let key = if matches!(source, Source::Pem(_)) { "public_key_file" } else { "jwks_file" };
     let opened = scene.shared.key_sets.open_file(source, Now::read().unix.as_secs());
     let live = problems.keep(&at.key(key), opened)?;

@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{
+    Source,
     consumers::Identities,
     words::{duration_or, name, unknown},
 };
@@ -36,6 +37,8 @@ pub(super) struct Scene<'a> {
     pub base_dir: &'a FilePath,
     /// `server.state_directory`.
     pub state_directory: Option<&'a FilePath>,
+    /// Whether only the store has changed: files are as they were when they were last read.
+    pub is_kept: bool,
     /// The name of the authenticator at hand.
     pub label: &'a str,
 }
@@ -62,17 +65,18 @@ impl From<Method> for Compiled {
 pub(super) struct Authenticators {
     pub by_name: Map<Arc<Authenticator>>,
     pub background: Vec<Arc<dyn Background>>,
+    pub api_keys: Arc<auth::api_key::Index>,
 }
 
 pub(super) fn compile(
-    raw: &raw::Config,
+    source: &Source<'_>,
     identities: &Identities,
-    base_dir: &FilePath,
     shared: &Shared,
     root: &Path,
     problems: &mut Problems,
 ) -> Authenticators {
-    let state_directory = state_directory(raw, base_dir, root, problems);
+    let Source { raw, base_dir, .. } = *source;
+    let state_directory = state_directory(source, root, problems);
     let mut scene = Scene {
         shared,
         keys: Arc::new(auth::api_key::Index::new(identities.keys.iter().cloned())),
@@ -80,6 +84,7 @@ pub(super) fn compile(
         identities,
         base_dir,
         state_directory: state_directory.as_deref(),
+        is_kept: source.kept.is_some(),
         label: "",
     };
     let mut found = Map::new();
@@ -93,7 +98,8 @@ pub(super) fn compile(
         scene.label = label;
         found.insert(label.clone(), method(raw, &scene, &at, problems));
     }
-    let mut all = Authenticators { by_name: Map::new(), background: Vec::new() };
+    let (by_name, background, api_keys) = (Map::new(), Vec::new(), scene.keys.clone());
+    let mut all = Authenticators { by_name, background, api_keys };
     for (label, compiled) in found {
         let Some(Compiled { method, background }) = compiled else { continue };
         let authenticator = Authenticator { name: label.as_str().into(), method };
@@ -104,15 +110,10 @@ pub(super) fn compile(
 }
 
 /// Where state is kept over a restart. It must be there: a check of a configuration makes nothing.
-fn state_directory(
-    raw: &raw::Config,
-    base_dir: &FilePath,
-    root: &Path,
-    problems: &mut Problems,
-) -> Option<PathBuf> {
-    let Word(name) = raw.server.as_ref()?.state_directory.as_ref()?;
-    let folder = base_dir.join(name);
-    if name.is_empty() || !folder.is_dir() {
+fn state_directory(source: &Source<'_>, root: &Path, problems: &mut Problems) -> Option<PathBuf> {
+    let Word(name) = source.raw.server.as_ref()?.state_directory.as_ref()?;
+    let folder = source.base_dir.join(name);
+    if source.kept.is_none() && (name.is_empty() || !folder.is_dir()) {
         problems.add_with_hint(
             &root.key("server").key("state_directory"),
             "is not a directory",
