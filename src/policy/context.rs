@@ -1,7 +1,7 @@
 //! What the policies of one request share.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, request::Parts};
 
 use super::report::{Mode, Reported};
 use crate::{
@@ -9,11 +9,14 @@ use crate::{
     flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
     telemetry::AuthOutcome,
+    value::template::Values,
 };
 
 /// The state of one request that policies read and write. Knows nothing of Pingora.
 pub struct Context {
     pub now: Now,
+    /// Set before any policy runs.
+    pub request_id: Option<HeaderValue>,
     /// The client as `trusted_proxies` make it out, not necessarily the peer of the connection.
     pub client: IpAddr,
     pub scheme: &'static str,
@@ -57,6 +60,7 @@ impl Context {
     pub fn new(now: Now, client: IpAddr) -> Self {
         Self {
             now,
+            request_id: None,
             client,
             scheme: "http",
             host: String::new(),
@@ -77,6 +81,28 @@ impl Context {
             to_client: Vec::new(),
             mode: Mode::Enforce,
             reported: None,
+        }
+    }
+
+    /// What templates may name of this request; `request` is the client's, its path canonical.
+    #[must_use]
+    pub fn values<'a>(&'a self, request: &'a Parts) -> Values<'a> {
+        let text = |it: &'a HeaderValue| it.to_str().ok();
+        let credential = self.identity.as_ref().map(|it| &*it.credential);
+        let consumer = credential.and_then(|it| it.consumer.as_ref());
+        Values {
+            scheme: self.scheme,
+            host: &self.host,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            method: request.method.as_str(),
+            headers: &request.headers,
+            request_id: self.request_id.as_ref().and_then(text),
+            client: self.client,
+            consumer: consumer.map(|it| it.name.as_str()),
+            groups: consumer.and_then(|it| it.groups_header.as_ref()).and_then(text),
+            credential: credential.map(|it| it.id.as_str()),
+            claims: credential.and_then(|it| it.claims.as_deref()),
         }
     }
 

@@ -30,7 +30,6 @@ use crate::{
         Context, Policy,
         report::{self, Reported},
     },
-    value::template::Values,
 };
 
 /// A request as written on a command line.
@@ -198,7 +197,7 @@ async fn walk(
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
-    act(route, &host, context.scheme, header, said);
+    act(route, context, header, said);
     if let Some(rule) = &route.cache {
         said.insert("cache".to_owned(), stored(header, context, is_trusted, rule));
     }
@@ -327,17 +326,12 @@ fn introduce(identity: &Identity, said: &mut Said) {
     }
 }
 
-fn act(route: &Route, host: &str, scheme: &str, header: &Parts, said: &mut Said) {
+fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
     let upstream = match &route.action {
         Action::Proxy(upstream) => json!(upstream.name()),
         Action::Split(split) => split.upstreams().map(|it| it.name().to_string()).collect(),
         Action::Redirect(redirect) => {
-            let location = redirect.to.fill(&Values {
-                scheme,
-                host,
-                path: header.uri.path(),
-                query: header.uri.query(),
-            });
+            let location = redirect.to.fill(&context.values(header));
             said.insert("outcome".to_owned(), json!("answered"));
             said.insert("status".to_owned(), json!(redirect.status.as_u16()));
             said.insert("location".to_owned(), json!(location));

@@ -94,7 +94,7 @@ pub async fn refuse(
     rejection: Rejection,
 ) -> Result<()> {
     exchange.refused = Some(rejection.code);
-    let request_id = exchange.request_id.clone();
+    let request_id = exchange.context.request_id.clone();
     let body = problem(&rejection, request_id.as_ref().and_then(|id| id.to_str().ok()));
     exchange.cause = rejection.cause;
     let mut answer = Answer::new(rejection.code.status(), PROBLEM, body)?;
@@ -115,7 +115,7 @@ pub fn finish(head: &mut Parts, exchange: &Exchange) {
     for policy in exchange.route.iter().flat_map(|route| &route.policies).rev() {
         policy.response_filter(head, &exchange.context);
     }
-    if let Some(id) = &exchange.request_id {
+    if let Some(id) = &exchange.context.request_id {
         head.headers.insert(&X_REQUEST_ID, id.clone());
     }
 }

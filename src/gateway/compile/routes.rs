@@ -10,7 +10,7 @@ use super::{
     access::{self, Known},
     limits::{self, Plans},
     logins, metadata,
-    words::{name, number_or, resolve, size_or, unknown},
+    words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
     auth::{self, Authenticator},
@@ -32,7 +32,7 @@ use crate::{
         report::Mode,
     },
     upstream::Upstream,
-    value::{host, template::Template},
+    value::{host, template::Variable},
 };
 
 /// What routes refer to.
@@ -450,7 +450,13 @@ impl Declared<'_> {
         if HeaderValue::from_str(to).is_err() {
             problems.add(&at.key("to"), "must be printable ASCII");
         }
-        let to = problems.keep(&at.key("to"), Template::parse(to))?;
+        let at = at.key("to");
+        let to = template(to, self.id, &at, problems)?;
+        // Whatever a client could put there would send others where it likes.
+        if !to.variables().all(Variable::is_of_target) {
+            let message = "a redirect names {scheme}, {host}, {path}, {query} and {uri} only";
+            problems.add(&at, message);
+        }
         Some(Action::Redirect(Redirect { status: StatusCode::from_u16(status).ok()?, to }))
     }
 
