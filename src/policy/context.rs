@@ -3,7 +3,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, request::Parts};
 
-use super::report::{Mode, Reported};
+use super::{
+    report::{Mode, Reported},
+    transform::Prepared,
+};
 use crate::{
     auth::{self, signature::content_digest},
     flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
@@ -49,6 +52,8 @@ pub struct Context {
     pub to_upstream: Vec<(HeaderName, HeaderValue)>,
     /// Headers that authentication adds to the answer.
     pub to_client: Vec<(HeaderName, HeaderValue)>,
+    /// What the route changes of the request.
+    pub prepared: Option<Box<Prepared>>,
     /// Whether what the route's policies refuse is refused.
     pub mode: Mode,
     /// What would have been refused, of a route that only reports.
@@ -79,6 +84,7 @@ impl Context {
             entered: Vec::new(),
             to_upstream: Vec::new(),
             to_client: Vec::new(),
+            prepared: None,
             mode: Mode::Enforce,
             reported: None,
         }

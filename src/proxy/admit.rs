@@ -23,7 +23,7 @@ use crate::{
         matcher::{Outcome, Request},
         route::{Action, Redirect, Respond, Route},
     },
-    policy::{self, Context, Policy},
+    policy::{self, Context, Policy, cors},
     value::{host, path},
 };
 
@@ -46,6 +46,8 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     exchange.context.certificate = certificate(session, exchange)?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
     let question = question(&exchange.context.host, session.req_header());
+    let asked = preflight(&question, &gateway);
+    let question = asking(question, asked.as_ref());
     let route = encoded.check(find(&question, &gateway))?.clone();
     exchange.route = Some(route.clone());
     let request = session.req_header();
@@ -54,8 +56,12 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
         // and costs that client nothing.
         exchange.context.purpose = Purpose::Renew;
         for policy in &route.policies {
-            if let Policy::Authenticate(it) = policy {
-                it.identify(request, &mut exchange.context).await?;
+            match policy {
+                Policy::Authenticate(it) => it.identify(request, &mut exchange.context).await?,
+                Policy::Transform(_) => {
+                    policy.request_filter(request, &mut exchange.context).await?;
+                }
+                _ => {}
             }
         }
     } else {
@@ -213,6 +219,22 @@ pub(super) fn question<'a>(host: &'a str, request: &'a RequestHeader) -> Request
         method: &request.method,
         headers: &request.headers,
     }
+}
+
+/// The method that a browser asks about, where a route with `cors` serves it.
+pub(super) fn preflight(question: &Request<'_>, gateway: &Gateway) -> Option<Method> {
+    let method = cors::asked_method(question.method, question.headers)?;
+    match gateway.matcher.find(&asking(*question, Some(&method))) {
+        Outcome::Found(index) => {
+            let route = gateway.routes.get(index)?;
+            matches!(route.policies.first(), Some(Policy::Cors(_))).then_some(method)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn asking<'a>(question: Request<'a>, method: Option<&'a Method>) -> Request<'a> {
+    Request { method: method.unwrap_or(question.method), ..question }
 }
 
 pub(super) fn find<'a>(

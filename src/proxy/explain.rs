@@ -3,7 +3,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, header, request::Parts};
-use pingora::{cache::key::CacheHashKey, http::RequestHeader};
+use pingora::{
+    cache::key::CacheHashKey,
+    http::{RequestHeader, ResponseHeader},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -179,6 +182,8 @@ async fn walk(
     said.insert("host".to_owned(), json!(host));
     said.insert("path".to_owned(), json!(header.uri.path()));
     let question = admit::question(&host, header);
+    let asked = admit::preflight(&question, gateway);
+    let question = admit::asking(question, asked.as_ref());
     said.insert("routes".to_owned(), candidates(gateway, &question));
     let route = encoded.check(admit::find(&question, gateway))?;
     said.insert("route".to_owned(), json!(&*route.id));
@@ -199,7 +204,7 @@ async fn walk(
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, context, header, said);
     if let Some(rule) = &route.cache {
-        said.insert("cache".to_owned(), stored(header, context, is_trusted, rule));
+        said.insert("cache".to_owned(), stored(header, context, is_trusted, route, rule));
     }
     let shown = HeaderValue::from_static("Bearer ...");
     let token = match &route.action {
@@ -208,19 +213,22 @@ async fn walk(
     };
     let is_tls = context.scheme == "https";
     let origin = forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
+    let client = http::request::Parts::clone(header);
     let changed = forward::change(header, |head| {
+        let host = head.headers.get(header::HOST).cloned();
         forward::strip(head, is_trusted);
         forward::keep_sessions(head, &gateway.own_cookies);
         for policy in &route.policies {
             policy.upstream_request_filter(head, context);
         }
         forward::authorize(head, token);
-        forward::announce(head, &origin);
+        forward::announce(head, &origin, host);
     });
     changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
     if said.contains_key("upstream") {
         said.insert("upstream_request".to_owned(), sent(header, gateway));
     }
+    said.extend(answered(route, &client, context)?);
     Ok(())
 }
 
@@ -277,13 +285,21 @@ async fn consider(
             said.insert("authorize".to_owned(), json!(shown));
             decided.map_err(|denied| authorize.rejection(&denied, header, context).into())
         }
-        Policy::BodyLimit(_) => policy.request_filter(header, context).await,
+        Policy::Cors(_) | Policy::BodyLimit(_) | Policy::Transform(_) => {
+            policy.request_filter(header, context).await
+        }
         Policy::Concurrency(_) => Ok(()),
     }
 }
 
 /// Under which key the answer would be looked for, and whether this request may be answered so.
-fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rule) -> Value {
+fn stored(
+    header: &Parts,
+    context: &Context,
+    is_trusted: bool,
+    route: &Route,
+    rule: &cache::Rule,
+) -> Value {
     let control = cache::control::Request::read(&header.headers);
     let past = if !caching::is_fit(header) {
         Some(
@@ -294,7 +310,7 @@ fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rul
     } else {
         None
     };
-    let key = caching::key_of(header, context, is_trusted, rule);
+    let key = caching::key_of(header, context, is_trusted, route, rule);
     json!({
         "key": key.primary(),
         "used": past.is_none(),
@@ -349,6 +365,27 @@ fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
         let endpoints = upstream.endpoints().iter().map(|it| json!(&**it.url()));
         said.insert("endpoints".to_owned(), endpoints.collect());
     }
+}
+
+/// What the route sets on every answer, whatever it is.
+fn answered(
+    route: &Route,
+    request: &Parts,
+    context: &Context,
+) -> Result<Option<(String, Value)>, Rejection> {
+    let internal = |why| Rejection::new(Code::InternalError).cause(why);
+    let blank = ResponseHeader::build_no_case(200, None).map_err(internal)?;
+    let mut head = http::response::Parts::from(blank);
+    for policy in route.policies.iter().rev() {
+        if matches!(policy, Policy::Cors(_) | Policy::Transform(_)) {
+            policy.response_filter(&mut head, request, context);
+        }
+    }
+    let text = |(name, value): (&HeaderName, &HeaderValue)| {
+        json!(format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+    };
+    let lines: Vec<Value> = head.headers.iter().map(text).collect();
+    Ok((!lines.is_empty()).then(|| ("response_headers".to_owned(), json!(lines))))
 }
 
 /// Credentials are masked: a route may pass them on, and the output may be shown to others.

@@ -68,8 +68,7 @@ mod tests {
 
     #[test]
     fn a_pointer_reaches_inside() {
-        let claims =
-            json!({"realm_access": {"roles": ["a", {"x/y": "b"}]}, "https://a.test/id": "c", "n": null});
+        let claims = json!({"realm_access": {"roles": ["a", {"x/y": "b"}]}, "https://a.test/id": "c", "n": null});
         let claims = claims.as_object().unwrap();
         let check = |pointer: &str, expected: Option<Value>| {
             assert_eq!(Claim::new(pointer).unwrap().find(claims).cloned(), expected, "{pointer}");

@@ -314,9 +314,9 @@ fn variable(name: &str) -> Result<Variable, Mistake> {
         return Claim::new(claim).map(Variable::Claim).map_err(Mistake::Wrong);
     }
     if let Some(header) = name.strip_prefix("request.header.") {
-        return HeaderName::from_bytes(header.as_bytes())
-            .map(Variable::Header)
-            .map_err(|_| Mistake::Wrong(format!("`{}` is not a header name", header.escape_debug())));
+        return HeaderName::from_bytes(header.as_bytes()).map(Variable::Header).map_err(|_| {
+            Mistake::Wrong(format!("`{}` is not a header name", header.escape_debug()))
+        });
     }
     if let Some(parameter) = name.strip_prefix("request.query.").filter(|it| !it.is_empty()) {
         return Ok(Variable::Parameter(parameter.into()));

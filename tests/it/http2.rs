@@ -91,8 +91,8 @@ fn policies_hold_over_http_2_too() {
     assert_eq!(gateway.get("/").status(), 200);
 }
 
-/// What an HTTP/2 upstream has seen: method, path, body.
-type Seen = Arc<Mutex<Vec<(String, String, Vec<u8>)>>>;
+/// What an HTTP/2 upstream has seen: method, URI, body.
+type Seen = Arc<Mutex<Vec<(String, http::Uri, Vec<u8>)>>>;
 
 /// An upstream that speaks HTTP/2 alone, without TLS, and echoes.
 fn start_h2_upstream(runtime: &Runtime) -> (SocketAddr, Seen) {
@@ -119,8 +119,7 @@ async fn serve(stream: TcpStream, seen: Seen) {
                 let _ = data.flow_control().release_capacity(chunk.len());
                 body.extend_from_slice(&chunk);
             }
-            let path = parts.uri.path().to_owned();
-            seen.lock().unwrap().push((parts.method.to_string(), path, body.clone()));
+            seen.lock().unwrap().push((parts.method.to_string(), parts.uri, body.clone()));
             let Ok(mut stream) = respond.send_response(http::Response::new(()), false) else {
                 return;
             };
@@ -137,6 +136,7 @@ fn an_upstream_may_speak_http_2() {
 upstreams: {up: {endpoints: [{url: $UP}], protocol: http2}}
 routes:
   - {id: all, match: {paths: [/*]}, public: true, upstream: up}
+  - {id: c, match: {paths: [/c/*]}, public: true, upstream: up, rewrite: {strip_prefix: /c, host: 'c.internal'}}
 ";
     let gateway = Gateway::start(yaml, &[("UP", &format!("http://{address}"))]);
     assert_eq!(gateway.get("/a").status(), 200);
@@ -147,7 +147,10 @@ routes:
         let response = request.send();
         assert_eq!((response.status, response.text().as_str()), (200, "hello"));
     }
+    assert_eq!(gateway.get("/c/d?e").status(), 200);
     let seen = seen.lock().unwrap().clone();
-    assert_eq!(seen.len(), 3);
-    assert_eq!(seen[1], ("POST".into(), "/b".into(), b"hello".to_vec()));
+    assert_eq!(seen.len(), 4);
+    let (method, uri, body) = &seen[1];
+    assert_eq!((method.as_str(), uri.path(), body.as_slice()), ("POST", "/b", &b"hello"[..]));
+    assert_eq!(seen[3].1.to_string(), "http://c.internal/d?e");
 }

@@ -5,7 +5,7 @@ use super::*;
 
 /// The text for a request with everything, or with nothing that need not be there.
 fn filled(template: &str, is_known: bool) -> Option<String> {
-    let mut headers = HeaderMap::new();
+    let (mut headers, none) = (HeaderMap::new(), HeaderMap::new());
     for (name, value) in [("x-a", "1"), ("x-a", "2"), ("x-empty", "")] {
         headers.append(name, value.parse().unwrap());
     }
@@ -21,7 +21,7 @@ fn filled(template: &str, is_known: bool) -> Option<String> {
         path: "/p/q",
         query: is_known.then_some("x=1&y=a%20b&x=2&%7A=zed&flag"),
         method: "GET",
-        headers: if is_known { &headers } else { &HeaderMap::new() },
+        headers: if is_known { &headers } else { &none },
         request_id: is_known.then_some("id-1"),
         client: "::ffff:192.0.2.7".parse().unwrap(),
         consumer: is_known.then_some("acme"),
@@ -45,7 +45,10 @@ fn variables_are_filled_in() {
     check("{scheme}://{host}{uri}", "https://a.test/p/q?x=1&y=a%20b&x=2&%7A=zed&flag");
     check("/{{x}}?{query}", "/{x}?x=1&y=a%20b&x=2&%7A=zed&flag");
     check("", "");
-    check("{request.method} by {consumer.name} ({consumer.groups})", "GET by acme (partners, beta)");
+    check(
+        "{request.method} by {consumer.name} ({consumer.groups})",
+        "GET by acme (partners, beta)",
+    );
     check("{credential.id}/{request.id}/{route.id}/{client.ip}", "2026-q4/id-1/orders/192.0.2.7");
     check("{request.header.X-A}", "1, 2");
     check("[{request.header.x-empty}]", "[]");
