@@ -2,11 +2,8 @@
 //! what would be charged, where it would go. Charges nothing and sends nothing.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderName, HeaderValue, Method, header, request::Parts};
-use pingora::{
-    cache::key::CacheHashKey,
-    http::{RequestHeader, ResponseHeader},
-};
+use http::{HeaderName, HeaderValue, Method, header, request::Parts, response};
+use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -213,9 +210,9 @@ async fn walk(
     };
     let is_tls = context.scheme == "https";
     let origin = forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
-    let client = http::request::Parts::clone(header);
+    let client = Parts::clone(header);
     let changed = forward::change(header, |head| {
-        let host = head.headers.get(header::HOST).cloned();
+        let host = forward::host_of(head);
         forward::strip(head, is_trusted);
         forward::keep_sessions(head, &gateway.own_cookies);
         for policy in &route.policies {
@@ -228,7 +225,7 @@ async fn walk(
     if said.contains_key("upstream") {
         said.insert("upstream_request".to_owned(), sent(header, gateway));
     }
-    said.extend(answered(route, &client, context)?);
+    said.extend(answered(route, &client, context));
     Ok(())
 }
 
@@ -285,9 +282,17 @@ async fn consider(
             said.insert("authorize".to_owned(), json!(shown));
             decided.map_err(|denied| authorize.rejection(&denied, header, context).into())
         }
-        Policy::Cors(_) | Policy::BodyLimit(_) | Policy::Transform(_) => {
-            policy.request_filter(header, context).await
+        Policy::Cors(_) => {
+            let verdict = policy.request_filter(header, context).await;
+            if let Err(Stop::Answered(reply)) = &verdict {
+                let mut head = http::Response::new(()).into_parts().0;
+                head.headers.extend(reply.headers.iter().cloned());
+                policy.response_filter(&mut head, header, context);
+                said.insert("response_headers".to_owned(), lines(&head));
+            }
+            verdict
         }
+        Policy::BodyLimit(_) | Policy::Transform(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
     }
 }
@@ -368,24 +373,21 @@ fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
 }
 
 /// What the route sets on every answer, whatever it is.
-fn answered(
-    route: &Route,
-    request: &Parts,
-    context: &Context,
-) -> Result<Option<(String, Value)>, Rejection> {
-    let internal = |why| Rejection::new(Code::InternalError).cause(why);
-    let blank = ResponseHeader::build_no_case(200, None).map_err(internal)?;
-    let mut head = http::response::Parts::from(blank);
+fn answered(route: &Route, request: &Parts, context: &Context) -> Option<(String, Value)> {
+    let mut head = http::Response::new(()).into_parts().0;
     for policy in route.policies.iter().rev() {
         if matches!(policy, Policy::Cors(_) | Policy::Transform(_)) {
             policy.response_filter(&mut head, request, context);
         }
     }
-    let text = |(name, value): (&HeaderName, &HeaderValue)| {
-        json!(format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
-    };
-    let lines: Vec<Value> = head.headers.iter().map(text).collect();
-    Ok((!lines.is_empty()).then(|| ("response_headers".to_owned(), json!(lines))))
+    (!head.headers.is_empty()).then(|| ("response_headers".to_owned(), lines(&head)))
+}
+
+fn lines(head: &response::Parts) -> Value {
+    let lines = head.headers.iter();
+    lines
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect()
 }
 
 /// Credentials are masked: a route may pass them on, and the output may be shown to others.

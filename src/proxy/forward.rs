@@ -83,6 +83,12 @@ pub fn keep_sessions(request: &mut Parts, own: &[Base]) {
     }
 }
 
+/// What the client asked for: HTTP/2 has it beside the headers.
+pub fn host_of(request: &Parts) -> Option<HeaderValue> {
+    let host = request.headers.get(header::HOST).cloned();
+    host.or_else(|| HeaderValue::from_str(request.uri.authority()?.as_str()).ok())
+}
+
 /// Says how the request came in; `host` is what the client said, which may not be in it any more.
 pub fn announce(request: &mut Parts, origin: &Origin<'_>, host: Option<HeaderValue>) {
     if let Some(id) = origin.request_id {

@@ -143,7 +143,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let is_trusted = exchange.is_peer_trusted(session);
         forward::change(request, |head| {
-            let host = head.headers.get(http::header::HOST).cloned();
+            let host = forward::host_of(head);
             forward::strip(head, is_trusted);
             forward::keep_sessions(head, &exchange.gateway.own_cookies);
             for policy in exchange.route.iter().flat_map(|route| &route.policies) {

@@ -44,13 +44,18 @@ impl Claim {
     /// The value; `null` counts as absent.
     #[must_use]
     pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
+        self.look(claims).filter(|it| !it.is_null())
+    }
+
+    /// The value, whatever it is.
+    #[must_use]
+    pub fn look<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
         let (first, rest) = self.steps.split_first()?;
-        let found = rest.iter().try_fold(claims.get(&**first)?, |value, step| match value {
+        rest.iter().try_fold(claims.get(&**first)?, |value, step| match value {
             Value::Object(map) => map.get(&**step),
             Value::Array(list) => list.get(index(step)?),
             _ => None,
-        });
-        found.filter(|it| !it.is_null())
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Scripts of other sites: preflights, and who may read which answer.
-use crate::support::{Gateway, Request, Response, Upstream, hash_of, key, reply};
+use crate::support::{Gateway, Request, Response, Upstream, hash_of, key, reply, run_tollgate};
 
 const SITES: &str = "
 upstreams: {up: {endpoints: [{url: $UP}]}, dead: {endpoints: [{url: 'http://127.0.0.1:1'}]}}
@@ -205,4 +205,35 @@ fn what_is_stored_has_nobodys_origin() {
         assert_eq!(response.headers.all("vary"), ["Accept", "Origin"]);
     }
     assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn explain_knows_what_a_browser_asks() {
+    let (gateway, _upstream) = start();
+    let explain = |origin: &str| {
+        let config = gateway.config_file().display().to_string();
+        let (origin, method) = (format!("Origin: {origin}"), "Access-Control-Request-Method: PUT");
+        let arguments = [
+            "explain",
+            "-c",
+            &config,
+            "--json",
+            "OPTIONS",
+            "/orders/1",
+            "-H",
+            &origin,
+            "-H",
+            method,
+        ];
+        let exit = run_tollgate(&gateway.path(""), &arguments);
+        serde_json::from_str::<serde_json::Value>(&exit.stdout)
+            .unwrap_or_else(|_| panic!("{exit:?}"))
+    };
+    let said = explain("https://app.test");
+    assert_eq!((&said["route"], &said["status"]), (&"orders".into(), &204.into()), "{said}");
+    let headers = said["response_headers"].to_string();
+    assert!(headers.contains("access-control-allow-origin: https://app.test"), "{headers}");
+    assert!(headers.contains("access-control-allow-methods: GET, PUT"), "{headers}");
+    let said = explain("https://evil.test");
+    assert_eq!((&said["code"], &said["status"]), (&"cors_refused".into(), &403.into()), "{said}");
 }

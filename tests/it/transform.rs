@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::{
     pages,
     support::{
-        Gateway, Recorded, Upstream, hash_of, key, reply, run_tollgate, skip,
+        Gateway, Recorded, Signature, Signer, Upstream, content_digest, hash_of, key, reply,
+        run_tollgate, skip,
         tokens::{b64, hs256},
         wait_until,
     },
@@ -21,8 +22,12 @@ authenticators:
   corp:
     jwt: {secret: a-secret-that-is-shared-with-the-issuer, algorithms: [HS256], audiences: [orders],
           consumer: {claim: client_id, unknown: allow}}
+  signed: {signature: {components: ['@method', '@path', content-digest]}}
 consumers:
-  acme: {groups: [partners, eu], api_keys: [{id: one, hash: '$ACME'}]}
+  acme:
+    groups: [partners, eu]
+    api_keys: [{id: one, hash: '$ACME'}]
+    signature_keys: [{id: k1, algorithm: hmac-sha256, secret: a-secret-that-is-shared-with-the-issuer}]
   umbrella: {api_keys: [{id: two, hash: '$UMBRELLA'}]}
 routes:
   - {id: orders, match: {paths: [/orders, /orders/*]}, public: true, upstream: up,
@@ -48,10 +53,16 @@ routes:
     auth: [corp]
     upstream: up
     request_headers: {set: {X-Tenant: '{claims.tenant}', X-Role: '{claims./realm/roles}', X-Name: '{claims.name|nobody}'}}
+  - {id: own_key, match: {paths: [/own-key]}, public: true, upstream: up,
+     request_headers: {set: {X-Api-Key: hidden-1, Authorization: 'Basic hidden-2'}}, request_query: {set: {client_secret: hidden-3}}}
   - {id: shown, match: {paths: [/shown]}, public: true, upstream: up,
      request_headers: {set: {X-From: '{request.query.from}'}}, response_headers: {set: {X-To: '{request.query.to}'}}}
   - {id: trial, match: {paths: [/trial/*]}, mode: report, auth: [api_key], upstream: up,
      rewrite: {strip_prefix: /trial}, request_headers: {set: {X-Who: '{consumer.name}'}}}
+  - {id: signed, match: {paths: [/signed/*]}, auth: [signed], upstream: up,
+     rewrite: {strip_prefix: /signed}, request_headers: {set: {X-Who: '{consumer.name}'}}}
+  - {id: signed_trial, match: {paths: [/reported/*]}, mode: report, auth: [signed], upstream: up,
+     rewrite: {strip_prefix: /reported}, request_headers: {set: {X-Who: '{consumer.name}'}}}
   - {id: refused, match: {paths: [/refused]}, auth: [api_key], upstream: up,
      response_headers: {set: {X-Frame-Options: DENY}, remove: [WWW-Authenticate]}}
   - {id: shared, match: {paths: [/shared/*]}, auth: [api_key], upstream: up, cache: {ttl: 60s},
@@ -219,6 +230,28 @@ fn who_is_let_through_is_changed_too() {
 }
 
 #[test]
+fn a_signature_is_of_what_the_client_sent() {
+    let upstream = Upstream::saying("ok");
+    let gateway = start(&upstream);
+    let post = |path: &str, signed: &[u8], sent: &[u8]| {
+        let digest = content_digest(signed);
+        let signature = Signature::by("k1").cover("@method", "POST").cover("@path", path);
+        let request = gateway.request("POST", path).header("Content-Digest", &digest).body(sent);
+        let signature = signature.cover("content-digest", &digest);
+        signature.on(request, &Signer::Hmac(SECRET.to_owned())).header("X-Who", "admin").status()
+    };
+    assert_eq!(post("/signed/a", b"body", b"body"), 200);
+    let seen = upstream.last();
+    assert_eq!((seen.target.as_str(), seen.header("x-who")), ("/a", Some("acme")));
+    assert_eq!(post("/signed/a", b"body", b"other"), 401);
+    // Let through, and yet nobody has signed what the upstream gets.
+    assert_eq!(post("/reported/a", b"body", b"other"), 200);
+    let seen = upstream.last();
+    assert_eq!((seen.target.as_str(), seen.header("x-who")), ("/a", None));
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
 fn refusals_have_the_routes_headers() {
     let upstream = Upstream::saying("ok");
     let gateway = start(&upstream);
@@ -335,6 +368,10 @@ fn explain_shows_what_goes_on() {
     let said = explain("http://a.test/shared/a");
     assert!(said["upstream_request"].to_string().contains("x-who: acme"), "{said}");
     assert_eq!(said["response_headers"], json!(["x-reader: acme"]));
+    // What the upstream is shown is nobody else's business.
+    let said = explain("http://a.test/own-key").to_string();
+    assert!(said.contains("client_secret=") && said.contains("x-api-key: "), "{said}");
+    assert!(!said.contains("hidden"), "{said}");
     let said = explain("http://a.test/f/a..");
     assert_eq!((&said["code"], &said["status"]), (&json!("request_malformed"), &json!(400)));
     assert!(said["cause"].as_str().unwrap().contains("rewrite.regex"), "{said}");

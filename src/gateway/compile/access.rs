@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 use super::{
     authenticators::api_key,
     consumers::{Identities, scope},
+    transform,
     words::{choice_or, listed, name, unknown},
 };
 use crate::{
@@ -220,7 +221,7 @@ fn challenges(
     authenticators.iter().filter_map(challenge).collect()
 }
 
-/// The headers besides `Authorization` that credentials may come in.
+/// The headers besides `Authorization` that credentials may come in, or go to an upstream in.
 pub(super) fn secret_headers<'a>(
     raw: &raw::Config,
     authenticators: impl IntoIterator<Item = &'a Arc<Authenticator>>,
@@ -229,7 +230,8 @@ pub(super) fn secret_headers<'a>(
         Place::Elsewhere(Source::Header(name)) => Some(name),
         _ => None,
     };
-    places(raw, authenticators).into_iter().filter_map(header).collect()
+    let places = places(raw, authenticators).into_iter().filter_map(header);
+    places.chain(transform::secret_headers(raw)).collect()
 }
 
 /// Where the credentials stand that these authenticators take.

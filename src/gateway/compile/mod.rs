@@ -94,7 +94,6 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     if !problems.is_empty() {
         return Err(problems);
     }
-    let key_sets = key_sets(&authenticators);
     let background = background(authenticators.background, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
@@ -117,7 +116,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstream_metrics: counted(raw.upstreams.iter().flatten(), |it| shared.metrics.upstream(it)),
         authenticators: counted(&authenticators.by_name, |it| shared.metrics.authenticator(it)),
         cache_memory,
-        key_sets,
+        key_sets: key_sets(&authenticators.by_name),
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
@@ -150,8 +149,10 @@ fn upstreams(
 }
 
 /// The keys that authenticators verify with, by the authenticators' names.
-fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
-    let all = authenticators.by_name.values();
+fn key_sets(
+    authenticators: &raw::Map<Arc<crate::auth::Authenticator>>,
+) -> Box<[(Arc<str>, KeySet)]> {
+    let all = authenticators.values();
     all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
 }
 

@@ -1,6 +1,6 @@
 //! `rewrite`, `request_headers`, `request_query` and `response_headers` of a route. What only the gateway
 //! may say, and what would carry a credential where none belongs, is refused here.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -10,11 +10,8 @@ use super::{
 };
 use crate::{
     config::raw::{self, Map, Word},
-    diagnostic::{Path, Problems},
-    flow::{
-        identity::Source,
-        reserved::{self, Claim},
-    },
+    diagnostic::{Path, Problems, mask},
+    flow::{identity::Source, reserved},
     policy::{
         authenticate::{Authenticate, Place},
         transform::{
@@ -43,6 +40,28 @@ const FRAMING: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// The names that are set for an upstream and whose values nobody else is to see, by what they are called.
+fn secret_names<'a>(
+    raw: &'a raw::Config,
+    edits: impl Fn(&'a raw::Route) -> Option<&'a raw::Edits>,
+) -> impl Iterator<Item = &'a str> {
+    let edits = raw.routes.iter().flatten().filter_map(edits);
+    let names = edits.flat_map(|it| it.set.iter().chain(&it.add).flat_map(Map::keys));
+    let is_secret = |it: &&str| mask::is_secret(it) || it.to_ascii_lowercase().ends_with("key");
+    names.map(String::as_str).filter(is_secret)
+}
+
+/// The headers that routes show their upstreams as credentials.
+pub(super) fn secret_headers(raw: &raw::Config) -> impl Iterator<Item = HeaderName> {
+    let names = secret_names(raw, |it| it.request_headers.as_ref());
+    names.filter_map(|it| HeaderName::from_bytes(it.as_bytes()).ok())
+}
+
+/// The query parameters that routes show their upstreams as credentials.
+pub(super) fn secret_parameters(raw: &raw::Config) -> impl Iterator<Item = Arc<str>> {
+    secret_names(raw, |it| it.request_query.as_ref()).map(Arc::from)
+}
 
 /// Which way the headers go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -338,9 +357,7 @@ impl Scene<'_> {
         let in_query = |it: &Place| matches!(it, Place::Elsewhere(Source::Query(_)));
         match variable {
             Variable::Header(name)
-                if reserved::claim(name.as_str()) == Some(Claim::Plain)
-                    || reserved::claim(name.as_str()) == Some(Claim::Alias)
-                    || ours.contains(name) =>
+                if reserved::claim(name.as_str()).is_some() || ours.contains(name) =>
             {
                 let message = format!("`{name}` of a request is what anybody may claim");
                 Some((message, "`{consumer.name}`, `{credential.id}` and `{client.ip}` are known"))
