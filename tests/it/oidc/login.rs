@@ -302,7 +302,9 @@ fn a_route_that_only_reports_sends_nobody_away() {
     assert_eq!(browser.open(&gateway, "/a").status, 200);
     assert_eq!(browser.cookies.len(), 0, "{browser:?}");
     let missing = [("route", "app"), ("code", "credential_required")];
-    assert_eq!(gateway.metric("tollgate_reported_total", &missing), 1.0);
+    crate::support::wait_until("the report is counted", || {
+        gateway.metric("tollgate_reported_total", &missing) == 1.0
+    });
 }
 
 #[test]
