@@ -17,8 +17,9 @@ pub struct Parts<'a> {
     pub query: Option<&'a str>,
     /// Whom it is kept for, where entries are kept apart.
     pub consumer: &'a str,
-    /// What a trusted proxy says that the upstream will see.
-    pub forwarded: &'a [&'a [u8]],
+    /// What the upstream sees besides: what templates of the route put in, of which there are always as
+    /// many, and what a trusted proxy says.
+    pub seen: &'a [&'a [u8]],
 }
 
 /// The bytes that Pingora hashes.
@@ -40,7 +41,7 @@ pub fn primary(rule: &Rule, parts: &Parts<'_>) -> Vec<u8> {
     }
     // No query and an empty one are two things to an origin.
     key.push(u8::from(parts.query.is_some()));
-    for part in parts.forwarded {
+    for part in parts.seen {
         push(&mut key, part);
     }
     key
@@ -112,7 +113,7 @@ mod tests {
         path: "/x",
         query: Some("b=2&a=1"),
         consumer: "acme",
-        forwarded: &[],
+        seen: &[],
     };
 
     #[test]
@@ -129,7 +130,7 @@ mod tests {
             Parts { query: Some(""), ..BASE },
             Parts { query: Some("a=1"), ..BASE },
             Parts { consumer: "umbrella", ..BASE },
-            Parts { forwarded: &[b"evil.test"], ..BASE },
+            Parts { seen: &[b"evil.test"], ..BASE },
         ] {
             assert_ne!(primary(&rule, &other), base, "{other:?}");
         }

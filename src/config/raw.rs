@@ -261,6 +261,11 @@ raw! {
         rate_limits: Vec<RateLimit>,
         concurrency: Concurrency,
         cache: Cache,
+        cors: Cors,
+        rewrite: Rewrite,
+        request_headers: Edits,
+        request_query: Edits,
+        response_headers: Edits,
         upstream: Word,
         split: Vec<Share>,
         redirect: Redirect,
@@ -287,6 +292,18 @@ raw! {
         /// The response header that names the tags that an entry is purged by.
         tags: Word,
     }
+    Cors {
+        origins: Vec<Word>,
+        methods: Vec<Word>,
+        headers: Vec<Word>,
+        expose_headers: Vec<Word>,
+        credentials: bool,
+        max_age: Word,
+    }
+    Rewrite { strip_prefix: Word, add_prefix: Word, regex: Replace, host: Word }
+    Replace { from: Word, to: Word }
+    /// The values are templates.
+    Edits { set: Map<Word>, add: Map<Word>, remove: Vec<Word> }
     Share { upstream: Word, weight: u64 }
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }

@@ -33,6 +33,7 @@ codes! {
     CredentialRequired = 401 "credential_required" "A credential is required";
     CredentialInvalid = 401 "credential_invalid" "The credential was not accepted";
     AccessDenied = 403 "access_denied" "Access is denied";
+    CorsRefused = 403 "cors_refused" "Scripts of this origin may not send such a request";
     RouteUnknown = 404 "route_unknown" "No route matches this request";
     MethodNotAllowed = 405 "method_not_allowed" "This route does not allow the method";
     RequestTimeout = 408 "request_timeout" "The request took too long to arrive";

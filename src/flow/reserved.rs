@@ -1,5 +1,6 @@
 //! Headers that only we may set, whatever a client writes them like: backends map other signs of a name
 //! to `_` or `-`, so all of them count as `-` here.
+use http::{HeaderMap, HeaderName};
 
 /// Whether a header claims what only we may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,15 @@ fn is_same(name: &[u8], ours: &[u8]) -> bool {
     let is_sign = |b: u8| !b.is_ascii_alphanumeric();
     name.len() == ours.len()
         && name.iter().zip(ours).all(|(a, b)| a == b || (is_sign(*a) && is_sign(*b)))
+}
+
+/// Takes out a header, and what a backend may take for it.
+pub fn remove_aliases(headers: &mut HeaderMap, ours: &HeaderName) {
+    let is_alias = |it: &&HeaderName| is_alias(it.as_str(), ours.as_str());
+    let doomed: Vec<HeaderName> = headers.keys().filter(is_alias).cloned().collect();
+    for name in &doomed {
+        headers.remove(name);
+    }
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl Authenticate {
 
     pub(super) fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
         for ours in &self.upstream_headers {
-            remove_claims(request, ours);
+            reserved::remove_aliases(&mut request.headers, ours);
         }
         let Some(identity) = &context.identity else {
             // Let through all the same: what would have been taken for a credential and was none is
@@ -250,15 +250,6 @@ const fn outcome(reason: Reason) -> AuthOutcome {
         Reason::Denied => AuthOutcome::Denied,
         Reason::Busy => AuthOutcome::Busy,
         Reason::Unavailable => AuthOutcome::Unavailable,
-    }
-}
-
-/// Takes out a header, and what a backend may take for it.
-fn remove_claims(request: &mut Parts, ours: &HeaderName) {
-    let is_alias = |it: &&HeaderName| reserved::is_alias(it.as_str(), ours.as_str());
-    let doomed: Vec<HeaderName> = request.headers.keys().filter(is_alias).cloned().collect();
-    for name in &doomed {
-        request.headers.remove(name);
     }
 }
 

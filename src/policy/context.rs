@@ -1,19 +1,25 @@
 //! What the policies of one request share.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, request::Parts};
 
-use super::report::{Mode, Reported};
+use super::{
+    report::{Mode, Reported},
+    transform::Prepared,
+};
 use crate::{
     auth::{self, signature::content_digest},
     flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
     telemetry::AuthOutcome,
+    value::template::Values,
 };
 
 /// The state of one request that policies read and write. Knows nothing of Pingora.
 pub struct Context {
     pub now: Now,
+    /// Set before any policy runs.
+    pub request_id: Option<HeaderValue>,
     /// The client as `trusted_proxies` make it out, not necessarily the peer of the connection.
     pub client: IpAddr,
     pub scheme: &'static str,
@@ -48,6 +54,8 @@ pub struct Context {
     pub to_upstream: Vec<(HeaderName, HeaderValue)>,
     /// Headers that authentication adds to the answer.
     pub to_client: Vec<(HeaderName, HeaderValue)>,
+    /// What the route changes of the request.
+    pub prepared: Option<Box<Prepared>>,
     /// Whether what the route's policies refuse is refused.
     pub mode: Mode,
     /// What would have been refused, of a route that only reports.
@@ -59,6 +67,7 @@ impl Context {
     pub fn new(now: Now, client: IpAddr) -> Self {
         Self {
             now,
+            request_id: None,
             client,
             scheme: "http",
             host: String::new(),
@@ -78,8 +87,31 @@ impl Context {
             entered: Vec::new(),
             to_upstream: Vec::new(),
             to_client: Vec::new(),
+            prepared: None,
             mode: Mode::Enforce,
             reported: None,
+        }
+    }
+
+    /// What templates may name of this request; `request` is the client's, its path canonical.
+    #[must_use]
+    pub fn values<'a>(&'a self, request: &'a Parts) -> Values<'a> {
+        let text = |it: &'a HeaderValue| it.to_str().ok();
+        let credential = self.identity.as_ref().map(|it| &*it.credential);
+        let consumer = credential.and_then(|it| it.consumer.as_ref());
+        Values {
+            scheme: self.scheme,
+            host: &self.host,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            method: request.method.as_str(),
+            headers: &request.headers,
+            request_id: self.request_id.as_ref().and_then(text),
+            client: self.client,
+            consumer: consumer.map(|it| it.name.as_str()),
+            groups: consumer.and_then(|it| it.groups_header.as_ref()).and_then(text),
+            credential: credential.map(|it| it.id.as_str()),
+            claims: credential.and_then(|it| it.claims.as_deref()),
         }
     }
 

@@ -1,5 +1,6 @@
-//! The behaviours of a route. The list in `Policies::new` is literal and in the order on the wire:
-//! cheap and size checks first, then who is calling, then how much they may.
+//! The behaviours of a route. The list in `gateway/compile/routes.rs` is literal and in the order on the
+//! wire: preflights, cheap and size checks first, then who is calling, then how much they may, and last
+//! what is changed of what goes on.
 //!
 //! To add one: a file here, a variant of [`Policy`], a line in each method below.
 
@@ -8,9 +9,11 @@ pub mod authorize;
 pub mod body_limit;
 pub mod concurrency;
 pub mod context;
+pub mod cors;
 pub mod ip;
 pub mod rate_limit;
 pub mod report;
+pub mod transform;
 
 use bytes::Bytes;
 use http::{HeaderValue, Uri, header, request::Parts, response};
@@ -18,20 +21,22 @@ use http::{HeaderValue, Uri, header, request::Parts, response};
 pub use self::context::Context;
 use self::{
     authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
-    concurrency::Concurrency, ip::Ip, rate_limit::RateLimit,
+    concurrency::Concurrency, cors::Cors, ip::Ip, rate_limit::RateLimit, transform::Transform,
 };
 use crate::flow::{answer::Stop, rejection::Rejection};
 
 /// One configured behaviour on a route. An enum, because dispatch by it costs a seventh of a boxed
 /// async trait's.
 pub enum Policy {
+    /// Boxed, as all that are large and that most routes have none of.
+    Cors(Box<Cors>),
     Ip(Ip),
     BodyLimit(BodyLimit),
     Authenticate(Authenticate),
-    /// Boxed: it is much larger than the others and most routes have none.
     Authorize(Box<Authorize>),
     RateLimit(RateLimit),
     Concurrency(Concurrency),
+    Transform(Box<Transform>),
 }
 
 impl Policy {
@@ -41,12 +46,14 @@ impl Policy {
     /// The refusal, or another answer, to end with.
     pub async fn request_filter(&self, request: &Parts, context: &mut Context) -> Result<(), Stop> {
         match self {
+            Self::Cors(it) => it.request_filter(request)?,
             Self::Ip(it) => it.request_filter(context)?,
             Self::BodyLimit(it) => it.request_filter(request, context)?,
             Self::Authenticate(it) => it.request_filter(request, context).await?,
             Self::Authorize(it) => it.request_filter(request, context)?,
             Self::RateLimit(it) => it.request_filter(request, context)?,
             Self::Concurrency(it) => it.request_filter(request, context)?,
+            Self::Transform(it) => it.request_filter(request, context)?,
         }
         Ok(())
     }
@@ -55,7 +62,9 @@ impl Policy {
     pub fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
         match self {
             Self::Authenticate(it) => it.upstream_request_filter(request, context),
-            Self::Ip(_)
+            Self::Transform(it) => it.upstream_request_filter(request, context),
+            Self::Cors(_)
+            | Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
@@ -81,17 +90,26 @@ impl Policy {
     ) -> Result<(), Rejection> {
         match self {
             Self::Authenticate(it) => it.request_body_filter(body, is_last, context),
-            Self::Ip(_)
+            Self::Cors(_)
+            | Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
-            | Self::Concurrency(_) => Ok(()),
+            | Self::Concurrency(_)
+            | Self::Transform(_) => Ok(()),
         }
     }
 
-    /// Changes what the client gets.
-    pub fn response_filter(&self, response: &mut response::Parts, context: &Context) {
+    /// Changes what the client gets; `request` is the client's.
+    pub fn response_filter(
+        &self,
+        response: &mut response::Parts,
+        request: &Parts,
+        context: &Context,
+    ) {
         match self {
+            Self::Cors(it) => it.response_filter(response, request),
+            Self::Transform(it) => it.response_filter(response, request, context),
             Self::Authenticate(_) => Authenticate::response_filter(response, context),
             Self::RateLimit(it) => it.response_filter(response, context),
             Self::Ip(_) | Self::BodyLimit(_) | Self::Authorize(_) | Self::Concurrency(_) => {}

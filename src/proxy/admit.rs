@@ -23,8 +23,8 @@ use crate::{
         matcher::{Outcome, Request},
         route::{Action, Redirect, Respond, Route},
     },
-    policy::{self, Context, Policy},
-    value::{host, path, template::Values},
+    policy::{self, Context, Policy, cors},
+    value::{host, path},
 };
 
 /// What happens with a request that was not refused.
@@ -37,7 +37,7 @@ pub enum Admitted {
 /// The refusal, or another answer, to end with.
 pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Stop> {
     let gateway = exchange.gateway.clone();
-    exchange.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
+    exchange.context.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
     exchange.context.scheme = super::external_scheme(session, &gateway);
@@ -46,6 +46,8 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     exchange.context.certificate = certificate(session, exchange)?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
     let question = question(&exchange.context.host, session.req_header());
+    let asked = preflight(&question, &gateway);
+    let question = asking(question, asked.as_ref());
     let route = encoded.check(find(&question, &gateway))?.clone();
     exchange.route = Some(route.clone());
     let request = session.req_header();
@@ -54,8 +56,12 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
         // and costs that client nothing.
         exchange.context.purpose = Purpose::Renew;
         for policy in &route.policies {
-            if let Policy::Authenticate(it) = policy {
-                it.identify(request, &mut exchange.context).await?;
+            match policy {
+                Policy::Authenticate(it) => it.identify(request, &mut exchange.context).await?,
+                Policy::Transform(_) => {
+                    policy.request_filter(request, &mut exchange.context).await?;
+                }
+                _ => {}
             }
         }
     } else {
@@ -215,6 +221,22 @@ pub(super) fn question<'a>(host: &'a str, request: &'a RequestHeader) -> Request
     }
 }
 
+/// The method that a browser asks about, where a route with `cors` serves it.
+pub(super) fn preflight(question: &Request<'_>, gateway: &Gateway) -> Option<Method> {
+    let method = cors::asked_method(question.method, question.headers)?;
+    match gateway.matcher.find(&asking(*question, Some(&method))) {
+        Outcome::Found(index) => {
+            let route = gateway.routes.get(index)?;
+            matches!(route.policies.first(), Some(Policy::Cors(_))).then_some(method)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn asking<'a>(question: Request<'a>, method: Option<&'a Method>) -> Request<'a> {
+    Request { method: method.unwrap_or(question.method), ..question }
+}
+
 pub(super) fn find<'a>(
     question: &Request<'_>,
     gateway: &'a Gateway,
@@ -261,12 +283,7 @@ fn responded(fixed: &Respond) -> Result<Answer> {
 
 fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Option<Answer> {
     let request = session.req_header();
-    let location = redirect.to.fill(&Values {
-        scheme: super::scheme(session),
-        host: &exchange.context.host,
-        path: request.uri.path(),
-        query: request.uri.query(),
-    });
+    let location = redirect.to.fill(&exchange.context.values(request))?;
     // `//evil.test` is another site to a browser, and a path may begin so where slashes are kept.
     let location = if redirect.to.prefix().is_empty() && location.starts_with("//") {
         format!("/{}", location.trim_start_matches('/'))

@@ -2,7 +2,7 @@
 //! what would be charged, where it would go. Charges nothing and sends nothing.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderName, HeaderValue, Method, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, header, request::Parts, response};
 use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,7 +30,6 @@ use crate::{
         Context, Policy,
         report::{self, Reported},
     },
-    value::template::Values,
 };
 
 /// A request as written on a command line.
@@ -185,6 +184,8 @@ async fn walk(
     said.insert("host".to_owned(), json!(host));
     said.insert("path".to_owned(), json!(header.uri.path()));
     let question = admit::question(&host, header);
+    let asked = admit::preflight(&question, gateway);
+    let question = admit::asking(question, asked.as_ref());
     said.insert("routes".to_owned(), candidates(gateway, &question));
     let route = encoded.check(admit::find(&question, gateway))?;
     said.insert("route".to_owned(), json!(&*route.id));
@@ -203,9 +204,9 @@ async fn walk(
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
-    act(route, &host, context.scheme, header, said);
+    act(route, context, header, said);
     if let Some(rule) = &route.cache {
-        said.insert("cache".to_owned(), stored(header, context, is_trusted, rule));
+        said.insert("cache".to_owned(), stored(header, context, is_trusted, route, rule));
     }
     let shown = HeaderValue::from_static("Bearer ...");
     let token = match &route.action {
@@ -214,19 +215,22 @@ async fn walk(
     };
     let is_tls = context.scheme == "https";
     let origin = forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
+    let client = Parts::clone(header);
     let changed = forward::change(header, |head| {
+        let host = forward::host_of(head);
         forward::strip(head, is_trusted);
         forward::keep_sessions(head, &gateway.own_cookies);
         for policy in &route.policies {
             policy.upstream_request_filter(head, context);
         }
         forward::authorize(head, token);
-        forward::announce(head, &origin);
+        forward::announce(head, &origin, host);
     });
     changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
     if said.contains_key("upstream") {
         said.insert("upstream_request".to_owned(), sent(header, gateway));
     }
+    said.extend(answered(route, &client, context));
     Ok(())
 }
 
@@ -283,13 +287,29 @@ async fn consider(
             said.insert("authorize".to_owned(), json!(shown));
             decided.map_err(|denied| authorize.rejection(&denied, header, context).into())
         }
-        Policy::BodyLimit(_) => policy.request_filter(header, context).await,
+        Policy::Cors(_) => {
+            let verdict = policy.request_filter(header, context).await;
+            if let Err(Stop::Answered(reply)) = &verdict {
+                let mut head = http::Response::new(()).into_parts().0;
+                head.headers.extend(reply.headers.iter().cloned());
+                policy.response_filter(&mut head, header, context);
+                said.insert("response_headers".to_owned(), lines(&head));
+            }
+            verdict
+        }
+        Policy::BodyLimit(_) | Policy::Transform(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
     }
 }
 
 /// Under which key the answer would be looked for, and whether this request may be answered so.
-fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rule) -> Value {
+fn stored(
+    header: &Parts,
+    context: &Context,
+    is_trusted: bool,
+    route: &Route,
+    rule: &cache::Rule,
+) -> Value {
     let control = cache::control::Request::read(&header.headers);
     let past = if !caching::is_fit(header) {
         Some(
@@ -300,7 +320,7 @@ fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rul
     } else {
         None
     };
-    let key = caching::key_of(header, context, is_trusted, rule);
+    let key = caching::key_of(header, context, is_trusted, route, rule);
     json!({
         "key": key.primary(),
         "used": past.is_none(),
@@ -332,17 +352,12 @@ fn introduce(identity: &Identity, said: &mut Said) {
     }
 }
 
-fn act(route: &Route, host: &str, scheme: &str, header: &Parts, said: &mut Said) {
+fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
     let upstream = match &route.action {
         Action::Proxy(upstream) => json!(upstream.name()),
         Action::Split(split) => split.upstreams().map(|it| it.name().to_string()).collect(),
         Action::Redirect(redirect) => {
-            let location = redirect.to.fill(&Values {
-                scheme,
-                host,
-                path: header.uri.path(),
-                query: header.uri.query(),
-            });
+            let location = redirect.to.fill(&context.values(header));
             said.insert("outcome".to_owned(), json!("answered"));
             said.insert("status".to_owned(), json!(redirect.status.as_u16()));
             said.insert("location".to_owned(), json!(location));
@@ -360,6 +375,24 @@ fn act(route: &Route, host: &str, scheme: &str, header: &Parts, said: &mut Said)
         let endpoints = upstream.endpoints().iter().map(|it| json!(&**it.url()));
         said.insert("endpoints".to_owned(), endpoints.collect());
     }
+}
+
+/// What the route sets on every answer, whatever it is.
+fn answered(route: &Route, request: &Parts, context: &Context) -> Option<(String, Value)> {
+    let mut head = http::Response::new(()).into_parts().0;
+    for policy in route.policies.iter().rev() {
+        if matches!(policy, Policy::Cors(_) | Policy::Transform(_)) {
+            policy.response_filter(&mut head, request, context);
+        }
+    }
+    (!head.headers.is_empty()).then(|| ("response_headers".to_owned(), lines(&head)))
+}
+
+fn lines(head: &response::Parts) -> Value {
+    let lines = head.headers.iter();
+    lines
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect()
 }
 
 /// Credentials are masked: a route may pass them on, and the output may be shown to others.

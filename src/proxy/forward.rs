@@ -83,12 +83,17 @@ pub fn keep_sessions(request: &mut Parts, own: &[Base]) {
     }
 }
 
-/// Says how the request came in.
-pub fn announce(request: &mut Parts, origin: &Origin<'_>) {
+/// What the client asked for: HTTP/2 has it beside the headers.
+pub fn host_of(request: &Parts) -> Option<HeaderValue> {
+    let host = request.headers.get(header::HOST).cloned();
+    host.or_else(|| HeaderValue::from_str(request.uri.authority()?.as_str()).ok())
+}
+
+/// Says how the request came in; `host` is what the client said, which may not be in it any more.
+pub fn announce(request: &mut Parts, origin: &Origin<'_>, host: Option<HeaderValue>) {
     if let Some(id) = origin.request_id {
         request.headers.insert(&X_REQUEST_ID, id.clone());
     }
-    let host = request.headers.get(header::HOST).cloned();
     let said = [
         (&X_FORWARDED_PROTO, Some(if origin.is_tls { HTTPS } else { HTTP })),
         (&X_FORWARDED_PORT, Some(HeaderValue::from(origin.port))),
@@ -174,7 +179,7 @@ mod tests {
             ("X_Real_IP", "1.1.1.1"),
         ]);
         strip(&mut it, false);
-        announce(&mut it, &ORIGIN);
+        announce(&mut it, &ORIGIN, Some(HeaderValue::from_static("a.test")));
         assert_eq!(it.headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(it.headers["x-forwarded-host"], "a.test");
         assert_eq!(it.headers["x-forwarded-port"], "8080");
@@ -204,7 +209,7 @@ mod tests {
             ("x_real_ip", "6.6.6.6"),
         ]);
         strip(&mut it, true);
-        announce(&mut it, &Origin { is_trusted: true, ..ORIGIN });
+        announce(&mut it, &Origin { is_trusted: true, ..ORIGIN }, None);
         assert_eq!(it.headers["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
         assert_eq!(it.headers["x-forwarded-proto"], "https");
         assert!(!it.headers.contains_key("x_real_ip"));

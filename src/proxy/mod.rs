@@ -73,7 +73,7 @@ impl Exchange {
             is_trusted,
             is_tls: is_tls(session),
             port: local.map_or(0, std::net::SocketAddr::port),
-            request_id: self.request_id.as_ref(),
+            request_id: self.context.request_id.as_ref(),
         }
     }
 }

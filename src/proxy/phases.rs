@@ -143,6 +143,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let is_trusted = exchange.is_peer_trusted(session);
         forward::change(request, |head| {
+            let host = forward::host_of(head);
             forward::strip(head, is_trusted);
             forward::keep_sessions(head, &exchange.gateway.own_cookies);
             for policy in exchange.route.iter().flat_map(|route| &route.policies) {
@@ -152,7 +153,7 @@ impl ProxyHttp for Proxy {
                 head.headers.remove(http::header::EXPECT);
             }
             forward::authorize(head, exchange.forwarding.authorization.as_ref());
-            forward::announce(head, &exchange.origin(session, is_trusted));
+            forward::announce(head, &exchange.origin(session, is_trusted), host);
         })
     }
 

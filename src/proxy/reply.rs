@@ -1,6 +1,6 @@
 //! The one place that writes an answer of our own: refusals (RFC 9457), redirects, fixed responses.
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, response::Parts};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request, response::Parts};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde::Serialize;
 
@@ -94,7 +94,7 @@ pub async fn refuse(
     rejection: Rejection,
 ) -> Result<()> {
     exchange.refused = Some(rejection.code);
-    let request_id = exchange.request_id.clone();
+    let request_id = exchange.context.request_id.clone();
     let body = problem(&rejection, request_id.as_ref().and_then(|id| id.to_str().ok()));
     exchange.cause = rejection.cause;
     let mut answer = Answer::new(rejection.code.status(), PROBLEM, body)?;
@@ -111,11 +111,11 @@ pub async fn refuse(
 const ADDED: usize = 8;
 
 /// What every answer gets, an upstream's or our own: the policies' headers and the request's id.
-pub fn finish(head: &mut Parts, exchange: &Exchange) {
+pub fn finish(head: &mut Parts, request: &request::Parts, exchange: &Exchange) {
     for policy in exchange.route.iter().flat_map(|route| &route.policies).rev() {
-        policy.response_filter(head, &exchange.context);
+        policy.response_filter(head, request, &exchange.context);
     }
-    if let Some(id) = &exchange.request_id {
+    if let Some(id) = &exchange.context.request_id {
         head.headers.insert(&X_REQUEST_ID, id.clone());
     }
 }
@@ -132,7 +132,7 @@ pub fn finish_upstreams(
     let blank = ResponseHeader::build_no_case(200, Some(0))?;
     let mut head = Parts::from(std::mem::replace(response, blank));
     head.headers.reserve(ADDED);
-    finish(&mut head, exchange);
+    finish(&mut head, session.req_header(), exchange);
     caching::write_status(session, &mut head.headers, exchange);
     // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
     head.headers.remove("keep-alive");
@@ -165,7 +165,7 @@ impl Answer {
     /// # Errors
     /// The client is gone.
     pub async fn write(mut self, session: &mut Session, exchange: &Exchange) -> Result<()> {
-        finish(&mut self.head, exchange);
+        finish(&mut self.head, session.req_header(), exchange);
         keep(session);
         let has_body = session.req_header().method != Method::HEAD && !self.body.is_empty();
         let header = Box::new(ResponseHeader::from(self.head));

@@ -91,8 +91,8 @@ fn policies_hold_over_http_2_too() {
     assert_eq!(gateway.get("/").status(), 200);
 }
 
-/// What an HTTP/2 upstream has seen: method, path, body.
-type Seen = Arc<Mutex<Vec<(String, String, Vec<u8>)>>>;
+/// What an HTTP/2 upstream has seen: heads and bodies.
+type Seen = Arc<Mutex<Vec<(http::request::Parts, Vec<u8>)>>>;
 
 /// An upstream that speaks HTTP/2 alone, without TLS, and echoes.
 fn start_h2_upstream(runtime: &Runtime) -> (SocketAddr, Seen) {
@@ -119,8 +119,7 @@ async fn serve(stream: TcpStream, seen: Seen) {
                 let _ = data.flow_control().release_capacity(chunk.len());
                 body.extend_from_slice(&chunk);
             }
-            let path = parts.uri.path().to_owned();
-            seen.lock().unwrap().push((parts.method.to_string(), path, body.clone()));
+            seen.lock().unwrap().push((parts, body.clone()));
             let Ok(mut stream) = respond.send_response(http::Response::new(()), false) else {
                 return;
             };
@@ -149,5 +148,31 @@ routes:
     }
     let seen = seen.lock().unwrap().clone();
     assert_eq!(seen.len(), 3);
-    assert_eq!(seen[1], ("POST".into(), "/b".into(), b"hello".to_vec()));
+    let (head, body) = &seen[1];
+    assert_eq!((head.method.as_str(), head.uri.path()), ("POST", "/b"));
+    assert_eq!(body, b"hello");
+}
+
+#[test]
+fn a_rewritten_host_is_the_authority() {
+    let runtime = runtime();
+    let (address, seen) = start_h2_upstream(&runtime);
+    let yaml = "
+listeners: [{name: http, address: $HTTP, h2c: true}]
+upstreams: {up: {endpoints: [{url: $UP}], protocol: http2}}
+routes:
+  - {id: plain, match: {paths: [/*]}, public: true, upstream: up}
+  - {id: moved, match: {paths: [/c/*]}, public: true, upstream: up, rewrite: {strip_prefix: /c, host: c.internal}}
+";
+    let gateway = Gateway::start(yaml, &[("UP", &format!("http://{address}"))]);
+    assert_eq!(gateway.get("/c/d?e").host("a.test").status(), 200);
+    assert_eq!(runtime.block_on(send(gateway.address, post("/c/d?e"), &[])).0, 200);
+    assert_eq!(runtime.block_on(send(gateway.address, post("/d"), &[])).0, 200);
+    let seen = seen.lock().unwrap().clone();
+    let uris: Vec<_> = seen.iter().map(|(head, _)| head.uri.to_string()).collect();
+    assert_eq!(uris, ["http://c.internal/d?e", "http://c.internal/d?e", "http://a.test/d"]);
+    for (head, _) in &seen {
+        assert_eq!(head.headers["x-forwarded-host"], "a.test", "{head:?}");
+        assert!(!head.headers.contains_key("host"), "{head:?}");
+    }
 }

@@ -194,7 +194,7 @@ impl Drop for Shell {
 }
 
 /// Runs a page to its end in a folder of its own.
-fn run(text: &str) -> Result<(), String> {
+pub fn run(text: &str) -> Result<(), String> {
     let mut ports = BTreeMap::new();
     let text = with_ports(text, |it| *ports.entry(it).or_insert_with(|| free_address().port()));
     let page = Page::parse(&text)?;
@@ -239,7 +239,7 @@ fn run(text: &str) -> Result<(), String> {
 }
 
 /// The programs that a page needs and that are not here.
-fn missing(text: &str) -> Vec<&'static str> {
+pub fn missing(text: &str) -> Vec<&'static str> {
     let sh = blocks(text).into_iter().filter(|it| it.word == "sh").flat_map(|it| it.lines);
     let words: Vec<&str> = sh.flat_map(|it| it.split([' ', '(', '|', ';'])).collect();
     let is_here = |program: &str| {

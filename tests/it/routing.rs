@@ -175,3 +175,19 @@ routes:
         assert_eq!(upstream.last().target, target);
     }
 }
+
+#[test]
+fn a_redirect_has_the_scheme_that_the_client_sees() {
+    let yaml = "
+server: {trusted_proxies: [127.0.0.0/8]}
+routes:
+  - {id: old, match: {paths: [/old]}, public: true, redirect: {to: '{scheme}://{host}/new'}}
+";
+    let gateway = Gateway::start(yaml, &[]);
+    let check = |proto: &str, location: &str| {
+        let request = gateway.get("/old").host("a.test").header("X-Forwarded-Proto", proto);
+        assert_eq!(request.send().header("location"), Some(location));
+    };
+    check("https", "https://a.test/new");
+    check("http", "http://a.test/new");
+}

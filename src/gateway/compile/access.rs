@@ -7,7 +7,8 @@ use http::{HeaderName, HeaderValue, header};
 use super::{
     authenticators::api_key,
     consumers::{Identities, scope},
-    words::{choice_or, name, unknown},
+    transform,
+    words::{choice_or, listed, name, unknown},
 };
 use crate::{
     auth::{Authenticator, Method},
@@ -82,28 +83,6 @@ fn networks(words: Option<&[Word]>, at: &Path, problems: &mut Problems) -> Optio
         }
     }
     Networks::parse(&words).ok()
-}
-
-/// The words of a list that is not empty and names nothing twice; none where there is no list.
-fn listed<'a>(
-    words: Option<&'a [Word]>,
-    at: &Path,
-    problems: &mut Problems,
-) -> Option<Vec<&'a str>> {
-    let words = words?;
-    if words.is_empty() {
-        problems.add(at, "the list is empty; leave it out to ask for nothing");
-        return None;
-    }
-    let words: Vec<&str> = words.iter().map(|Word(word)| word.as_str()).collect();
-    let mut seen = BTreeSet::new();
-    for (index, word) in words.iter().enumerate() {
-        if !seen.insert(word) {
-            let word = word.escape_debug();
-            problems.add(&at.index(index), format!("`{word}` stands in this list already"));
-        }
-    }
-    Some(words)
 }
 
 /// What `authorize` is compiled against.
@@ -219,7 +198,7 @@ fn nobody(at: &Path, message: String, word: &str, known: &[&str], problems: &mut
 }
 
 /// Whether the scopes and claims of its credentials come from elsewhere than the file.
-const fn brings_claims(authenticator: &Authenticator) -> bool {
+pub(super) const fn brings_claims(authenticator: &Authenticator) -> bool {
     match &authenticator.method {
         Method::ApiKey(_) | Method::Basic(_) | Method::Mtls(_) | Method::Signature(_) => false,
         Method::External(_) | Method::Introspection(_) | Method::Jwt(_) | Method::Oidc(_) => true,
@@ -242,7 +221,7 @@ fn challenges(
     authenticators.iter().filter_map(challenge).collect()
 }
 
-/// The headers besides `Authorization` that credentials may come in.
+/// The headers besides `Authorization` that credentials may come in, or go to an upstream in.
 pub(super) fn secret_headers<'a>(
     raw: &raw::Config,
     authenticators: impl IntoIterator<Item = &'a Arc<Authenticator>>,
@@ -251,7 +230,8 @@ pub(super) fn secret_headers<'a>(
         Place::Elsewhere(Source::Header(name)) => Some(name),
         _ => None,
     };
-    places(raw, authenticators).into_iter().filter_map(header).collect()
+    let places = places(raw, authenticators).into_iter().filter_map(header);
+    places.chain(transform::secret_headers(raw)).collect()
 }
 
 /// Where the credentials stand that these authenticators take.

@@ -6,9 +6,11 @@ mod access;
 mod authenticators;
 mod cache;
 mod consumers;
+mod cors;
 mod edge;
 mod limits;
 mod logins;
+mod matches;
 mod metadata;
 mod oauth;
 mod routes;
@@ -16,6 +18,7 @@ mod signature_keys;
 mod store;
 pub mod stored;
 mod tls;
+mod transform;
 mod upstreams;
 mod words;
 
@@ -82,6 +85,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         known: access::Known::of(&identities, process.store.is_some()),
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
+        path_rules: edge.path_rules,
         documents: &documents,
         asks_for_certificates: tls::asks_for_certificates(raw),
     };

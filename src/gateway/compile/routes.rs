@@ -4,13 +4,14 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::{
     access::{self, Known},
+    cors,
     limits::{self, Plans},
-    logins, metadata,
-    words::{name, number_or, resolve, size_or, unknown},
+    logins, matches, metadata, transform,
+    words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
     auth::{self, Authenticator},
@@ -19,7 +20,7 @@ use crate::{
     diagnostic::{Path, Problems},
     gateway::{
         Shared,
-        matcher::{self, Matcher, PathPattern},
+        matcher::Matcher,
         route::{Action, Redirect, Respond, Route, Split},
     },
     policy::{
@@ -30,9 +31,10 @@ use crate::{
         concurrency::Concurrency,
         rate_limit::{By, RateLimit},
         report::Mode,
+        transform::Transform,
     },
     upstream::Upstream,
-    value::{host, template::Template},
+    value::template::Variable,
 };
 
 /// What routes refer to.
@@ -44,6 +46,7 @@ pub(super) struct Scene<'a> {
     pub known: Known<'a>,
     pub request_body: u64,
     pub auth_failures: u64,
+    pub path_rules: crate::value::path::Rules,
     pub documents: &'a [metadata::Document],
     /// Whether some listener asks its clients for certificates.
     pub asks_for_certificates: bool,
@@ -72,7 +75,7 @@ pub(super) fn compile(
             problems.add(&at.key("id"), format!("`{id}` is the id of routes[{first}] already"));
         }
         let declared = Declared { raw, route: raw_route, id, at: &at };
-        let spec = spec(raw_route, &at, problems);
+        let spec = matches::spec(raw_route, &at, problems);
         if let Some(route) = declared.compile(scene, problems) {
             specs.push(spec);
             routes.push(Arc::new(route));
@@ -102,64 +105,6 @@ pub(super) fn compile(
     (Matcher::compile(specs), routes.into())
 }
 
-fn spec(raw: &raw::Route, at: &Path, problems: &mut Problems) -> matcher::Spec {
-    let none = raw::Match::default();
-    let at = at.key("match");
-    let raw_match = raw.r#match.as_ref().unwrap_or(&none);
-    if raw.r#match.is_none() {
-        problems.add_with_hint(
-            &at,
-            "`match` is missing",
-            "write `match: {paths: [/*]}` for every path",
-        );
-    }
-    let mut headers = Vec::new();
-    for (header, Word(value)) in raw_match.headers.iter().flatten() {
-        match HeaderName::from_bytes(header.as_bytes()) {
-            Ok(header) => headers.push((header, value.clone())),
-            Err(_) => {
-                let text = header.escape_debug();
-                problems
-                    .add(&at.key("headers").key(header), format!("`{text}` is not a header name"));
-            }
-        }
-    }
-    let query = raw_match.query.iter().flatten();
-    matcher::Spec {
-        hosts: parsed(raw_match.hosts.as_deref(), &at.key("hosts"), problems, host::Pattern::parse),
-        paths: parsed(raw_match.paths.as_deref(), &at.key("paths"), problems, PathPattern::parse),
-        methods: parsed(raw_match.methods.as_deref(), &at.key("methods"), problems, method),
-        headers,
-        query: query.map(|(name, value)| (name.clone(), value.0.clone())).collect(),
-        priority: raw.priority.unwrap_or(0),
-    }
-}
-
-fn parsed<T>(
-    words: Option<&[Word]>,
-    at: &Path,
-    problems: &mut Problems,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Vec<T> {
-    if words.is_some_and(<[Word]>::is_empty) {
-        problems.add(at, "an empty list matches nothing; leave it out to match everything");
-    }
-    let words = words.unwrap_or_default().iter().enumerate();
-    words.filter_map(|(index, word)| problems.keep(&at.index(index), parse(&word.0))).collect()
-}
-
-fn method(text: &str) -> Result<Method, String> {
-    const KNOWN: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
-    if text == "CONNECT" {
-        return Err("CONNECT is never proxied".to_owned());
-    }
-    if KNOWN.iter().any(|known| text != *known && text.eq_ignore_ascii_case(known)) {
-        return Err(format!("methods are upper-case: `{}`", text.to_ascii_uppercase()));
-    }
-    Method::from_bytes(text.as_bytes())
-        .map_err(|_| format!("`{}` is not a method", text.escape_debug()))
-}
-
 /// A route as it stands in the file.
 struct Declared<'a> {
     raw: &'a raw::Config,
@@ -181,7 +126,7 @@ impl Declared<'_> {
             }
             encoded.insert(word.as_str());
         }
-        let cache = self.cache(action.as_ref(), problems);
+        let cache = self.cache(&policies, action.as_ref(), problems);
         Some(Route {
             id: self.id.into(),
             policies: policies.into(),
@@ -197,8 +142,8 @@ impl Declared<'_> {
         })
     }
 
-    /// The order here is the order on the wire: address, size, identity, what it may, rate,
-    /// concurrency.
+    /// The order here is the order on the wire: preflights, address, size, identity, what it may, rate,
+    /// concurrency, and what is changed of what goes on.
     fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
         let limit = size_or(
             self.route.body_limit.as_ref(),
@@ -210,15 +155,24 @@ impl Declared<'_> {
             self.route.ip.as_ref().and_then(|raw| {
                 access::ip(raw, self.id, scene.shared, &self.at.key("ip"), problems)
             });
-        let mut policies: Vec<Policy> = ip.map(Policy::Ip).into_iter().collect();
+        let cors = self
+            .route
+            .cors
+            .as_ref()
+            .and_then(|raw| cors::compile(raw, self.route, &self.at.key("cors"), problems));
+        let mut policies: Vec<Policy> = Vec::new();
+        policies.extend(cors.map(|it| Policy::Cors(Box::new(it))));
+        policies.extend(ip.map(Policy::Ip));
         policies.push(Policy::BodyLimit(BodyLimit { limit }));
         let authenticate = self.authenticate(scene, problems);
         let is_public = authenticate.is_none();
         let authorize = self.authorize(authenticate.as_ref(), scene, problems);
+        let transform = self.transform(authenticate.as_ref(), scene, problems);
         policies.extend(authenticate.map(Policy::Authenticate));
         policies.extend(authorize.map(|it| Policy::Authorize(Box::new(it))));
         policies.extend(self.rate_limit(scene, is_public, problems).map(Policy::RateLimit));
         policies.extend(self.concurrency(scene, is_public, problems).map(Policy::Concurrency));
+        policies.extend(transform.map(|it| Policy::Transform(Box::new(it))));
         policies
     }
 
@@ -270,7 +224,23 @@ impl Declared<'_> {
         })
     }
 
-    fn cache(&self, action: Option<&Action>, problems: &mut Problems) -> Option<Arc<cache::Rule>> {
+    fn transform(
+        &self,
+        authenticate: Option<&Authenticate>,
+        scene: &Scene<'_>,
+        problems: &mut Problems,
+    ) -> Option<Transform> {
+        let (config, route, id, at) = (self.raw, self.route, self.id, self.at);
+        let rules = scene.path_rules;
+        transform::Scene { config, route, id, at, authenticate, rules }.compile(problems)
+    }
+
+    fn cache(
+        &self,
+        policies: &[Policy],
+        action: Option<&Action>,
+        problems: &mut Problems,
+    ) -> Option<Arc<cache::Rule>> {
         let at = self.at.key("cache");
         let raw = self.route.cache.as_ref()?;
         let upstreams: Vec<&str> = match action? {
@@ -281,7 +251,12 @@ impl Declared<'_> {
                 return None;
             }
         };
-        let owner: Vec<&str> = std::iter::once(self.id).chain(upstreams).collect();
+        let changes = policies.iter().find_map(|it| match it {
+            Policy::Transform(it) => Some(it.fingerprint()),
+            _ => None,
+        });
+        let owner = std::iter::once(self.id).chain(upstreams).chain(changes.as_deref());
+        let owner: Vec<&str> = owner.collect();
         Some(Arc::new(super::cache::rule(raw, &owner, &at, problems)))
     }
 
@@ -451,7 +426,13 @@ impl Declared<'_> {
         if HeaderValue::from_str(to).is_err() {
             problems.add(&at.key("to"), "must be printable ASCII");
         }
-        let to = problems.keep(&at.key("to"), Template::parse(to))?;
+        let at = at.key("to");
+        let to = template(to, self.id, &at, problems)?;
+        // Whatever a client could put there would send others where it likes.
+        if !to.variables().all(Variable::is_of_target) {
+            let message = "a redirect names {scheme}, {host}, {path}, {query} and {uri} only";
+            problems.add(&at, message);
+        }
         Some(Action::Redirect(Redirect { status: StatusCode::from_u16(status).ok()?, to }))
     }
 

@@ -1,10 +1,15 @@
 //! Parsing of the words that stand everywhere: durations, sizes, names, whole numbers with bounds.
-use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, ops::RangeInclusive, time::Duration};
+
+use http::Method;
 
 use crate::{
-    config::raw::{Map, Word},
+    config::raw::{Map, Route, Word},
     diagnostic::{Path, Problems, did_you_mean},
-    value::{duration, size},
+    value::{
+        duration, size,
+        template::{self, Mistake, Template},
+    },
 };
 
 /// The duration at `path`, or `default` where none is written (and where it is wrong, which is a
@@ -105,6 +110,55 @@ pub(super) fn unknown(
         let more = if known.len() > 12 { ", …" } else { "" };
         problems.add_with_hint(path, message, format!("there is `{shown}`{more}"));
     }
+}
+
+/// The template of the route `route` at `path`, or a problem that names the nearest variable.
+pub(super) fn template(
+    text: &str,
+    route: &str,
+    path: &Path,
+    problems: &mut Problems,
+) -> Option<Template> {
+    match Template::parse(text, route) {
+        Ok(template) => return Some(template),
+        Err(Mistake::Wrong(why)) => problems.add(path, why),
+        Err(Mistake::Unknown(name)) => {
+            let message = format!("unknown variable `{{{}}}`", name.escape_debug());
+            let near = did_you_mean(&name, &template::NAMES);
+            let all = || format!("there is `{{{}}}`", template::NAMES.join("}`, `{"));
+            problems.add_with_hint(path, message, near.unwrap_or_else(all));
+        }
+    }
+    None
+}
+
+/// The words of a list that is not empty and names nothing twice; none where there is no list.
+pub(super) fn listed<'a>(
+    words: Option<&'a [Word]>,
+    at: &Path,
+    problems: &mut Problems,
+) -> Option<Vec<&'a str>> {
+    let words = words?;
+    if words.is_empty() {
+        problems.add(at, "the list is empty; leave it out to ask for nothing");
+        return None;
+    }
+    let words: Vec<&str> = words.iter().map(|Word(word)| word.as_str()).collect();
+    let mut seen = BTreeSet::new();
+    for (index, word) in words.iter().enumerate() {
+        if !seen.insert(word) {
+            let word = word.escape_debug();
+            problems.add(&at.index(index), format!("`{word}` stands in this list already"));
+        }
+    }
+    Some(words)
+}
+
+/// Whether a route takes a method, by what it matches.
+pub(super) fn serves(route: &Route, method: &Method) -> bool {
+    let methods = route.r#match.as_ref().and_then(|it| it.methods.as_ref());
+    let names = |name: &str| methods.is_none_or(|all| all.iter().any(|Word(it)| it == name));
+    names(method.as_str()) || *method == Method::HEAD && names("GET")
 }
 
 /// A name of ours (route, consumer, upstream, …): it stands in metrics, logs and headers.

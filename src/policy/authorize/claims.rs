@@ -3,13 +3,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::value::claim;
+
 /// A claim and the values that will do.
 #[derive(Debug)]
 pub struct Claim {
     /// As written: a name, or a JSON pointer (RFC 6901).
     pub name: Arc<str>,
-    /// The steps to it; one for a plain name.
-    steps: Box<[Box<str>]>,
+    at: claim::Claim,
     any: Box<[Box<str>]>,
 }
 
@@ -20,12 +21,8 @@ impl Claim {
     /// # Errors
     /// A sentence for people.
     pub fn new(name: &str, any: impl IntoIterator<Item = Box<str>>) -> Result<Self, String> {
-        let steps = match name.strip_prefix('/') {
-            Some(pointer) => pointer.split('/').map(step).collect::<Result<_, _>>()?,
-            None if name.is_empty() => return Err("the name of a claim is empty".to_owned()),
-            None => Box::from([Box::from(name)]),
-        };
-        Ok(Self { name: name.into(), steps, any: any.into_iter().collect() })
+        let at = claim::Claim::new(name)?;
+        Ok(Self { name: name.into(), at, any: any.into_iter().collect() })
     }
 
     /// Whether one of the values is there: as the claim, or in the list that it is.
@@ -33,22 +30,13 @@ impl Claim {
     /// # Errors
     /// Why not; without what the claim says.
     pub fn check(&self, claims: Option<&Map<String, Value>>) -> Result<(), &'static str> {
-        let found = claims.and_then(|it| self.find(it)).ok_or("is missing")?;
+        let found = claims.and_then(|it| self.at.look(it)).ok_or("is missing")?;
         let is_there = match found {
             Value::Array(items) => items.iter().any(|it| self.is_one(it)),
             Value::Object(_) => return Err("is an object"),
             other => self.is_one(other),
         };
         if is_there { Ok(()) } else { Err("has none of the values") }
-    }
-
-    fn find<'v>(&self, claims: &'v Map<String, Value>) -> Option<&'v Value> {
-        let (first, rest) = self.steps.split_first()?;
-        rest.iter().try_fold(claims.get(&**first)?, |value, step| match value {
-            Value::Object(entries) => entries.get(&**step),
-            Value::Array(items) => items.get(index(step)?),
-            _ => None,
-        })
     }
 
     fn is_one(&self, value: &Value) -> bool {
@@ -61,33 +49,6 @@ impl Claim {
             Value::Null | Value::Array(_) | Value::Object(_) => false,
         }
     }
-}
-
-/// One reference token of a pointer (RFC 6901 section 4).
-fn step(token: &str) -> Result<Box<str>, String> {
-    let mut out = String::with_capacity(token.len());
-    let mut parts = token.split('~');
-    out.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let (sign, rest) = match part.strip_prefix('0') {
-            Some(rest) => ('~', rest),
-            None => match part.strip_prefix('1') {
-                Some(rest) => ('/', rest),
-                None => {
-                    return Err("in a JSON pointer `~` is written `~0`, and `/` `~1`".to_owned());
-                }
-            },
-        };
-        out.push(sign);
-        out.push_str(rest);
-    }
-    Ok(out.into())
-}
-
-/// Without leading zeros (RFC 6901 section 4).
-fn index(step: &str) -> Option<usize> {
-    let is_index = step == "0" || !step.starts_with(['0', '+']);
-    step.parse().ok().filter(|_| is_index)
 }
 
 #[cfg(test)]

@@ -31,7 +31,8 @@ use crate::{
         vary,
     },
     flow::rejection::{Code, Rejection},
-    policy::Context,
+    gateway::route::Route,
+    policy::{Context, Policy},
     telemetry::CacheOutcome,
 };
 
@@ -96,7 +97,8 @@ pub fn enable(session: &mut Session, exchange: &mut Exchange, store: &'static St
         return;
     }
     let is_trusted = exchange.is_peer_trusted(session);
-    let key = key_of(session.req_header(), &exchange.context, is_trusted, &rule);
+    let Some(route) = &exchange.route else { return };
+    let key = key_of(session.req_header(), &exchange.context, is_trusted, route, &rule);
     if store.is_known_large(&key) {
         refuse(exchange, "too-large");
         return;
@@ -130,13 +132,27 @@ pub fn is_fit(request: &Parts) -> bool {
 }
 
 /// The key of the request's answer.
-pub fn key_of(request: &Parts, context: &Context, is_trusted: bool, rule: &Rule) -> CacheKey {
-    let mut forwarded: Vec<&[u8]> = Vec::new();
+pub fn key_of(
+    request: &Parts,
+    context: &Context,
+    is_trusted: bool,
+    route: &Route,
+    rule: &Rule,
+) -> CacheKey {
+    let mut seen: Vec<&[u8]> = Vec::new();
+    if let Some(prepared) = &context.prepared {
+        // What templates put in reaches the upstream, and no `Vary` of its answer can tell it apart.
+        for policy in &route.policies {
+            if let Policy::Transform(it) = policy {
+                seen.extend(it.keyed(prepared));
+            }
+        }
+    }
     if is_trusted {
         // What a trusted proxy says reaches the upstream, which may build its answer from it.
         for name in ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "forwarded"] {
-            forwarded.extend(request.headers.get_all(name).iter().map(|it| it.as_bytes()));
-            forwarded.push(b"");
+            seen.extend(request.headers.get_all(name).iter().map(|it| it.as_bytes()));
+            seen.push(b"");
         }
     }
     let parts = key::Parts {
@@ -146,7 +162,7 @@ pub fn key_of(request: &Parts, context: &Context, is_trusted: bool, rule: &Rule)
         path: request.uri.path(),
         query: request.uri.query(),
         consumer: context.identity.as_ref().map_or("", |it| it.credential.owner()),
-        forwarded: &forwarded,
+        seen: &seen,
     };
     let primary = key::primary(rule, &parts);
     let hash = crate::cache::rule::digest([primary.as_slice()]);

@@ -189,7 +189,9 @@ impl Gateway {
         let parse = |line: &str| {
             serde_json::from_str(line).unwrap_or_else(|err| panic!("{err} in the log line {line}"))
         };
-        read().lines().map(parse).collect()
+        // The line after the last break may still be being written.
+        let text = read();
+        text.rsplit_once('\n').map_or("", |(whole, _)| whole).lines().map(parse).collect()
     }
 
     #[track_caller]

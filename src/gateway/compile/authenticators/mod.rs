@@ -197,5 +197,6 @@ pub(super) fn secret_parameters(raw: &raw::Config) -> Box<[Arc<str>]> {
     })
     .flatten()
     .map(|Word(word)| word.as_str().into())
+    .chain(super::transform::secret_parameters(raw))
     .collect()
 }
