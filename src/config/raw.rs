@@ -260,6 +260,7 @@ raw! {
         body_limit: Word,
         rate_limits: Vec<RateLimit>,
         concurrency: Concurrency,
+        compress: Compress,
         cache: Cache,
         upstream: Word,
         split: Vec<Share>,
@@ -276,6 +277,7 @@ raw! {
     Authorize { groups: Vec<Word>, scopes: Vec<Word>, claims: Map<Vec<Word>>, when: Word }
     Ip { allow: Vec<Word>, deny: Vec<Word> }
     Concurrency { requests: u64, by: Choice }
+    Compress { algorithms: Vec<Word>, min_size: Word }
     Cache {
         ttl: Word,
         query: Vec<Word>,

@@ -3,7 +3,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 
-use super::report::{Mode, Reported};
+use super::{
+    compress::Packing,
+    report::{Mode, Reported},
+};
 use crate::{
     auth::{self, signature::content_digest},
     flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
@@ -39,6 +42,9 @@ pub struct Context {
     pub reads_body: bool,
     /// What the body must hash to.
     pub digest: Option<content_digest::Check>,
+    /// A policy changes the body of the answer.
+    pub changes_answer: bool,
+    pub packing: Packing,
     pub limits: limit::States,
     /// Held until the request ends.
     pub entered: Vec<limit::concurrency::Guard>,
@@ -71,6 +77,8 @@ impl Context {
             body_limit: u64::MAX,
             reads_body: false,
             digest: None,
+            changes_answer: false,
+            packing: Packing::default(),
             limits: limit::States::default(),
             entered: Vec::new(),
             to_upstream: Vec::new(),

@@ -6,6 +6,7 @@
 pub mod authenticate;
 pub mod authorize;
 pub mod body_limit;
+pub mod compress;
 pub mod concurrency;
 pub mod context;
 pub mod ip;
@@ -17,7 +18,7 @@ use http::{HeaderValue, Uri, header, request::Parts, response};
 
 pub use self::context::Context;
 use self::{
-    authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
+    authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit, compress::Compress,
     concurrency::Concurrency, ip::Ip, rate_limit::RateLimit,
 };
 use crate::flow::{answer::Stop, rejection::Rejection};
@@ -32,6 +33,7 @@ pub enum Policy {
     Authorize(Box<Authorize>),
     RateLimit(RateLimit),
     Concurrency(Concurrency),
+    Compress(Compress),
 }
 
 impl Policy {
@@ -47,6 +49,7 @@ impl Policy {
             Self::Authorize(it) => it.request_filter(request, context)?,
             Self::RateLimit(it) => it.request_filter(request, context)?,
             Self::Concurrency(it) => it.request_filter(request, context)?,
+            Self::Compress(it) => it.request_filter(request, context),
         }
         Ok(())
     }
@@ -59,7 +62,8 @@ impl Policy {
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
-            | Self::Concurrency(_) => {}
+            | Self::Concurrency(_)
+            | Self::Compress(_) => {}
         }
     }
 
@@ -85,7 +89,8 @@ impl Policy {
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
-            | Self::Concurrency(_) => Ok(()),
+            | Self::Concurrency(_)
+            | Self::Compress(_) => Ok(()),
         }
     }
 
@@ -94,7 +99,46 @@ impl Policy {
         match self {
             Self::Authenticate(_) => Authenticate::response_filter(response, context),
             Self::RateLimit(it) => it.response_filter(response, context),
-            Self::Ip(_) | Self::BodyLimit(_) | Self::Authorize(_) | Self::Concurrency(_) => {}
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authorize(_)
+            | Self::Concurrency(_)
+            | Self::Compress(_) => {}
+        }
+    }
+
+    /// Makes the head of an upstream's or a stored answer fit for the body that the client gets, after
+    /// `response_filter` of all. One that will change the body sets [`Context::changes_answer`].
+    pub fn content_filter(&self, response: &mut response::Parts, context: &mut Context) {
+        match self {
+            Self::Compress(it) => it.content_filter(response, context),
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authenticate(_)
+            | Self::Authorize(_)
+            | Self::RateLimit(_)
+            | Self::Concurrency(_) => {}
+        }
+    }
+
+    /// Sees the body of the answer piece by piece and leaves in `body` what the client gets.
+    ///
+    /// # Errors
+    /// The body cannot go on: the answer is cut, or a 502 takes its place where none of it was sent.
+    pub fn response_body_filter(
+        &self,
+        body: &mut Option<Bytes>,
+        is_last: bool,
+        context: &mut Context,
+    ) -> Result<(), Rejection> {
+        match self {
+            Self::Compress(it) => it.response_body_filter(body, is_last, context),
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authenticate(_)
+            | Self::Authorize(_)
+            | Self::RateLimit(_)
+            | Self::Concurrency(_) => Ok(()),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{admit, caching, client_addr, forward, record, tls};
 use crate::{
     auth::Purpose,
     cache,
+    content::coding::Coding,
     diagnostic::mask,
     flow::{
         answer::Stop,
@@ -30,7 +31,7 @@ use crate::{
         Context, Policy,
         report::{self, Reported},
     },
-    value::template::Values,
+    value::{size, template::Values},
 };
 
 /// A request as written on a command line.
@@ -280,6 +281,14 @@ async fn consider(
         }
         Policy::BodyLimit(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
+        Policy::Compress(compress) => {
+            let wanted = compress.wanted(header).map_or("nothing", Coding::word);
+            said.insert("compress".to_owned(), json!({
+                "algorithm": wanted,
+                "min_size": size::format(compress.min_size),
+            }));
+            Ok(())
+        }
     }
 }
 

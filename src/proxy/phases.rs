@@ -190,14 +190,27 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end_of_stream: bool,
         exchange: &mut Self::CTX,
     ) -> Result<Option<std::time::Duration>> {
         if !end_of_stream {
             attempt::check_total(exchange)?;
         }
+        body::answer(exchange, body, end_of_stream)?;
         Ok(None)
+    }
+
+    /// The end of a body that trailers follow: Pingora tells the other filter of no end then.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut http::HeaderMap,
+        exchange: &mut Self::CTX,
+    ) -> Result<Option<Bytes>> {
+        let mut body = None;
+        body::answer(exchange, &mut body, true)?;
+        Ok(body)
     }
 
     fn error_while_proxy(

@@ -127,13 +127,18 @@ pub fn finish(head: &mut Parts, exchange: &Exchange) {
 pub fn finish_upstreams(
     session: &Session,
     response: &mut ResponseHeader,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
 ) -> Result<()> {
     let blank = ResponseHeader::build_no_case(200, Some(0))?;
     let mut head = Parts::from(std::mem::replace(response, blank));
     head.headers.reserve(ADDED);
     finish(&mut head, exchange);
     caching::write_status(session, &mut head.headers, exchange);
+    if let Some(route) = &exchange.route {
+        for policy in route.policies.iter().rev() {
+            policy.content_filter(&mut head, &mut exchange.context);
+        }
+    }
     // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
     head.headers.remove("keep-alive");
     *response = ResponseHeader::from(head);

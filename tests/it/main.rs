@@ -22,6 +22,7 @@ mod auth;
 mod authorize;
 mod cache;
 mod cli;
+mod compress;
 mod demo;
 mod exhaustion;
 mod external;

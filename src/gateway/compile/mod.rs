@@ -4,6 +4,7 @@
 
 mod access;
 mod authenticators;
+mod bodies;
 mod cache;
 mod consumers;
 mod edge;

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
     access::{self, Known},
+    bodies,
     limits::{self, Plans},
     logins, metadata,
     words::{name, number_or, resolve, size_or, unknown},
@@ -198,7 +199,7 @@ impl Declared<'_> {
     }
 
     /// The order here is the order on the wire: address, size, identity, what it may, rate,
-    /// concurrency.
+    /// concurrency. Answers come the other way round: what packs them is first, and so the last.
     fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
         let limit = size_or(
             self.route.body_limit.as_ref(),
@@ -210,7 +211,9 @@ impl Declared<'_> {
             self.route.ip.as_ref().and_then(|raw| {
                 access::ip(raw, self.id, scene.shared, &self.at.key("ip"), problems)
             });
-        let mut policies: Vec<Policy> = ip.map(Policy::Ip).into_iter().collect();
+        let bodies = bodies::Scene { route: self.route, id: self.id, shared: scene.shared, at: self.at };
+        let compress = bodies.compress(problems).map(Policy::Compress);
+        let mut policies: Vec<Policy> = compress.into_iter().chain(ip.map(Policy::Ip)).collect();
         policies.push(Policy::BodyLimit(BodyLimit { limit }));
         let authenticate = self.authenticate(scene, problems);
         let is_public = authenticate.is_none();

@@ -1,0 +1,7 @@
+//! What stands in a body: its type, its coding, JSON, forms. Bytes in, bytes out: knows nothing of
+//! requests and routes.
+pub mod accept;
+pub mod coding;
+pub mod json;
+pub mod media;
+pub mod pointer;
