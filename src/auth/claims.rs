@@ -9,59 +9,10 @@ use serde_json::{Map, Value};
 use super::{Reason, Refused, Subjects};
 use crate::flow::identity::{Credential, Label};
 
+pub use crate::value::claim::Claim;
+
 /// Bytes of a subject at most: it stands in a header, the log and the limits.
 const LONGEST_SUBJECT: usize = 512;
-
-/// Where something stands among claims: a name, or a JSON pointer (RFC 6901) that begins with `/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim(Box<str>);
-
-impl Claim {
-    /// # Errors
-    /// It is empty, or a pointer with a `~` that stands for nothing.
-    pub fn new(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("the name of a claim is needed".to_owned());
-        }
-        let is_pointer = text.starts_with('/');
-        let is_stray = |rest: &str| !rest.starts_with(['0', '1']);
-        if is_pointer && text.split('~').skip(1).any(is_stray) {
-            return Err("a `~` in a JSON pointer is `~0`, a `/` is `~1` (RFC 6901)".to_owned());
-        }
-        Ok(Self(text.into()))
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The claim itself, of whose value a pointer may mean a part.
-    #[must_use]
-    pub fn root(&self) -> Arc<str> {
-        let first = self.0.strip_prefix('/').and_then(|it| it.split('/').next());
-        first.map_or_else(|| (*self.0).into(), |it| it.replace("~1", "/").replace("~0", "~").into())
-    }
-
-    /// The value; `null` counts as absent.
-    #[must_use]
-    pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
-        let found = match self.0.strip_prefix('/') {
-            None => claims.get(&*self.0),
-            Some(pointer) => {
-                let mut steps =
-                    pointer.split('/').map(|it| it.replace("~1", "/").replace("~0", "~"));
-                let first = claims.get(&steps.next()?);
-                steps.try_fold(first?, |value, step| match value {
-                    Value::Object(map) => map.get(&step),
-                    Value::Array(list) => list.get(step.parse::<usize>().ok()?),
-                    _ => None,
-                })
-            }
-        };
-        found.filter(|it| !it.is_null())
-    }
-}
 
 /// How claims become an identity.
 #[derive(Clone, Debug)]
@@ -252,28 +203,5 @@ mod tests {
         ] {
             check(bad, Err(Reason::Malformed));
         }
-    }
-
-    #[test]
-    fn a_pointer_reaches_inside() {
-        let claims =
-            map(json!({"realm_access": {"roles": ["a", {"x/y": "b"}]}, "https://a.test/id": "c"}));
-        let check = |pointer: &str, expected: Option<Value>| {
-            assert_eq!(Claim::new(pointer).unwrap().find(&claims).cloned(), expected, "{pointer}");
-        };
-        check("/realm_access/roles/0", Some(json!("a")));
-        check("/realm_access/roles/1/x~1y", Some(json!("b")));
-        check("https://a.test/id", Some(json!("c")));
-        check("/realm_access/roles/2", None);
-        check("/realm_access/roles/0/a", None);
-        check("/", None);
-        let root = |text: &str| Claim::new(text).unwrap().root().to_string();
-        assert_eq!(root("/realm_access/roles"), "realm_access");
-        assert_eq!(root("/a~1b/c"), "a/b");
-        assert_eq!(root("https://a.test/id"), "https://a.test/id");
-        check("realm_access/roles", None);
-        assert!(Claim::new("").is_err());
-        assert!(Claim::new("/a~2").is_err());
-        assert!(Claim::new("/a~").is_err());
     }
 }

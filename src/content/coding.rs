@@ -2,6 +2,7 @@
 //! bounds. The bounds of the encoders are chosen for a gateway with thousands of them.
 use std::io::{self, Read, Write};
 
+use brotli::{BrotliDecompressStream, BrotliResult, BrotliState, enc::StandardAlloc};
 use bytes::Bytes;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 
@@ -145,7 +146,7 @@ pub fn decode(coding: Coding, packed: &[u8], limit: usize) -> Result<Vec<u8>, Pr
     let mut rest = packed;
     let out = match coding {
         Coding::Gzip => read(MultiGzDecoder::new(&mut rest), limit)?,
-        Coding::Br => read(brotli::Decompressor::new(&mut rest, 4096), limit)?,
+        Coding::Br => return decode_brotli(packed, limit),
         Coding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&mut rest)
                 .map_err(|_| Problem::Damaged)?;
@@ -154,6 +155,38 @@ pub fn decode(coding: Coding, packed: &[u8], limit: usize) -> Result<Vec<u8>, Pr
         }
     };
     if rest.is_empty() { Ok(out) } else { Err(Problem::Damaged) }
+}
+
+/// By hand: the crate's reader takes a body that is cut, or that something follows, for a whole one, and
+/// windows of a gigabyte, which only an extension of brotli knows.
+fn decode_brotli(packed: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
+    let allocator = StandardAlloc::default;
+    let mut state = BrotliState::new(allocator(), allocator(), allocator());
+    state.large_window = false;
+    let (mut left, mut at, mut total) = (packed.len(), 0, 0);
+    let (mut out, mut piece) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        let (mut room, mut filled) = (piece.len(), 0);
+        let result = BrotliDecompressStream(
+            &mut left,
+            &mut at,
+            packed,
+            &mut room,
+            &mut filled,
+            &mut piece,
+            &mut total,
+            &mut state,
+        );
+        out.extend_from_slice(piece.get(..filled).unwrap_or_default());
+        if out.len() > limit {
+            return Err(Problem::TooLarge);
+        }
+        match result {
+            BrotliResult::NeedsMoreOutput => {}
+            BrotliResult::ResultSuccess if left == 0 => return Ok(out),
+            _ => return Err(Problem::Damaged),
+        }
+    }
 }
 
 fn read(decoder: impl Read, limit: usize) -> Result<Vec<u8>, Problem> {
@@ -181,10 +214,12 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let text: Vec<u8> = (0..300_000_u32).flat_map(|it| (it % 977).to_le_bytes()).collect();
+        let text: Vec<u8> = (0..100_000_u32)
+            .flat_map(|it| format!("{} ", it.wrapping_mul(2_654_435_761) % 10_000).into_bytes())
+            .collect();
         for coding in Coding::ALL {
             let packed = packed(coding, &[&text[..1], &text[1..70_000], b"", &text[70_000..]]);
-            assert!(packed.len() < text.len() / 4, "{coding:?}: {}", packed.len());
+            assert!(packed.len() < text.len() * 3 / 4, "{coding:?}: {}", packed.len());
             assert!(decode(coding, &packed, text.len()).unwrap() == text, "{coding:?}");
             assert_eq!(decode(coding, &packed, text.len() - 1), Err(Problem::TooLarge));
             assert_eq!(Coding::named(coding.word()), Some(coding));

@@ -118,6 +118,37 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Bytes of [`Self::to_text`].
+    #[must_use]
+    pub fn length(&self) -> usize {
+        let within = |count: usize, inner: usize| inner + count.max(1) + 1;
+        match self {
+            Self::Scalar(raw) => raw.len(),
+            Self::Array(items) => within(items.len(), items.iter().map(Self::length).sum()),
+            Self::Object(members) => {
+                let member = |it: &Member<'_>| it.raw.len() + 1 + it.value.length();
+                within(members.len(), members.iter().map(member).sum())
+            }
+        }
+    }
+
+    /// The same with the same texts: to be put in many places.
+    #[must_use]
+    pub fn borrowed(&self) -> Node<'_> {
+        match self {
+            Self::Scalar(raw) => Node::Scalar(Cow::Borrowed(raw)),
+            Self::Array(items) => Node::Array(items.iter().map(Self::borrowed).collect()),
+            Self::Object(members) => {
+                let same = members.iter().map(|it| Member {
+                    raw: Cow::Borrowed(&*it.raw),
+                    name: Cow::Borrowed(&*it.name),
+                    value: it.value.borrowed(),
+                });
+                Node::Object(same.collect())
+            }
+        }
+    }
+
     /// As one that owns its texts.
     #[must_use]
     pub fn into_owned(self) -> Node<'static> {
@@ -311,11 +342,18 @@ mod tests {
     fn check(text: &str, expected: Result<&str, Problem>) {
         let read = Node::parse(text.as_bytes()).map(|it| it.to_text());
         assert_eq!(read.as_deref().map_err(|it| *it), expected, "{text}");
+        if let Ok(node) = Node::parse(text.as_bytes()) {
+            assert_eq!(node.length(), node.to_text().len(), "{text}");
+            assert_eq!((node.borrowed(), node.clone().into_owned()), (node.clone(), node.clone()));
+        }
     }
 
     #[test]
     fn what_is_written_stays() {
-        check(" { \"b\" : [ 1 , -0.50e+07 ] , \"a\" : null }\n", Ok(r#"{"b":[1,-0.50e+07],"a":null}"#));
+        check(
+            " { \"b\" : [ 1 , -0.50e+07 ] , \"a\" : null }\n",
+            Ok(r#"{"b":[1,-0.50e+07],"a":null}"#),
+        );
         check("123456789012345678901234567890", Ok("123456789012345678901234567890"));
         check("1e999", Ok("1e999"));
         check(r#""\u0041\/\ud83d\ude00é""#, Ok(r#""\u0041\/\ud83d\ude00é""#));
@@ -327,10 +365,43 @@ mod tests {
     #[test]
     fn what_can_be_read_in_two_ways_is_refused() {
         for text in [
-            "", " ", "{", "[", "\"", "\"\\\"", "{\"a\"}", "{\"a\":}", "{a:1}", "[1,]", "[,1]",
-            "{\"a\":1,}", "01", "-", "1.", ".5", "1e", "+1", "0x1", "NaN", "nul", "nulll", "'a'",
-            "\"\u{1}\"", "\"\t\"", "\"\\x\"", "\"\\ud800\"", "\"\\udc00\\ud800\"", "\"\\u12\"",
-            "{\"\\ud800\":1}", "1 2", "{}{}", "\u{feff}{}", "[1 2]", "{\"a\":1 \"b\":2}", "//", "\"é",
+            "",
+            " ",
+            "{",
+            "[",
+            "\"",
+            "\"\\\"",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{a:1}",
+            "[1,]",
+            "[,1]",
+            "{\"a\":1,}",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "0x1",
+            "NaN",
+            "nul",
+            "nulll",
+            "'a'",
+            "\"\u{1}\"",
+            "\"\t\"",
+            "\"\\x\"",
+            "\"\\ud800\"",
+            "\"\\udc00\\ud800\"",
+            "\"\\u12\"",
+            "{\"\\ud800\":1}",
+            "1 2",
+            "{}{}",
+            "\u{feff}{}",
+            "[1 2]",
+            "{\"a\":1 \"b\":2}",
+            "//",
+            "\"é",
             "\"\\é",
         ] {
             check(text, Err(Problem::Malformed));

@@ -2,6 +2,10 @@
 //! requests and routes.
 pub mod accept;
 pub mod coding;
+pub mod edits;
+pub mod form;
 pub mod json;
 pub mod media;
+pub mod openapi;
 pub mod pointer;
+pub mod schema;

@@ -19,9 +19,9 @@ pub struct InTheWay;
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tokens = self.parents.iter().chain(std::iter::once(&self.last));
-        tokens.into_iter().try_for_each(|it| {
-            write!(f, "/{}", it.replace('~', "~0").replace('/', "~1"))
-        })
+        tokens
+            .into_iter()
+            .try_for_each(|it| write!(f, "/{}", it.replace('~', "~0").replace('/', "~1")))
     }
 }
 
@@ -99,7 +99,9 @@ impl Pointer {
                         }
                     }
                 }
-                Node::Array(_) => is_fine = false,
+                Node::Array(items) => {
+                    is_fine &= index(&self.last).is_none_or(|at| at >= items.len());
+                }
                 Node::Scalar(_) => {}
             });
             return if is_fine { Ok(()) } else { Err(InTheWay) };
@@ -286,7 +288,11 @@ mod tests {
         let check = |pointer: &str, text: &str, expected: Option<&str>| {
             let mut root = node(text);
             let is_set = at(pointer).set(&mut root, &node("true"));
-            assert_eq!(is_set.ok().map(|()| root.to_text()).as_deref(), expected, "{pointer} {text}");
+            assert_eq!(
+                is_set.ok().map(|()| root.to_text()).as_deref(),
+                expected,
+                "{pointer} {text}"
+            );
         };
         check("/a", "{}", Some(r#"{"a":true}"#));
         check("/a", r#"{"a":1,"b":2}"#, Some(r#"{"a":true,"b":2}"#));
@@ -311,7 +317,11 @@ mod tests {
         let check = |from: &str, to: &str, text: &str, expected: Option<&str>| {
             let mut root = node(text);
             let moved = at(from).rename(&at(to), &mut root);
-            assert_eq!(moved.ok().map(|()| root.to_text()).as_deref(), expected, "{from} {to} {text}");
+            assert_eq!(
+                moved.ok().map(|()| root.to_text()).as_deref(),
+                expected,
+                "{from} {to} {text}"
+            );
         };
         check("/a", "/b", r#"{"x":0,"a":1,"y":2}"#, Some(r#"{"x":0,"b":1,"y":2}"#));
         check("/a", "/b", r#"{"a":1,"b":2}"#, Some(r#"{"b":1}"#));

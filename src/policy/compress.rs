@@ -8,7 +8,7 @@ use http::{
 };
 use parking_lot::Mutex;
 
-use super::Context;
+use super::{Answering, Context};
 use crate::{
     content::{
         accept,
@@ -51,9 +51,9 @@ impl Compress {
     pub(super) fn request_filter(&self, request: &request::Parts, context: &mut Context) {
         // HTTP/1.0 has no way to say where a body ends whose length is not known beforehand.
         let can_stream = request.version > Version::HTTP_10;
-        context.packing.wanted =
+        context.answering.packing.wanted =
             accept::choose(&self.algorithms, &request.headers).filter(|_| can_stream);
-        context.packing.is_head = request.method == Method::HEAD;
+        context.answering.packing.is_head = request.method == Method::HEAD;
     }
 
     /// What the client would get, for `explain`.
@@ -69,12 +69,11 @@ impl Compress {
             return;
         }
         vary(&mut response.headers);
-        let packing = &mut context.packing;
+        let packing = &mut context.answering.packing;
         let Some(coding) = packing.wanted else { return };
         if !packing.is_head {
             let Ok(encoder) = Encoder::new(coding) else { return };
             packing.encoder = Some(Box::new(Mutex::new(encoder)));
-            context.changes_answer = true;
             self.metrics.record(match coding {
                 Coding::Zstd => BodyOutcome::Zstd,
                 Coding::Br => BodyOutcome::Br,
@@ -83,7 +82,11 @@ impl Compress {
         }
         let coding = HeaderValue::from_static(coding.word());
         response.headers.insert(header::CONTENT_ENCODING, coding);
-        restream(response, packing.is_head);
+        restream(response);
+        if packing.encoder.is_some() {
+            in_chunks(response);
+            context.changes_answer = true;
+        }
     }
 
     fn is_worth_it(&self, response: &response::Parts) -> bool {
@@ -104,12 +107,12 @@ impl Compress {
         &self,
         body: &mut Option<Bytes>,
         is_last: bool,
-        context: &mut Context,
+        answering: &mut Answering,
     ) -> Result<(), Rejection> {
-        let Some(encoder) = &mut context.packing.encoder else { return Ok(()) };
+        let Some(encoder) = &mut answering.packing.encoder else { return Ok(()) };
         let plain = body.take().unwrap_or_default();
         let packed = if is_last {
-            let encoder = context.packing.encoder.take();
+            let encoder = answering.packing.encoder.take();
             encoder.map_or(Ok(Bytes::new()), |it| it.into_inner().finish(&plain))
         } else if plain.is_empty() {
             Ok(plain.clone())
@@ -124,7 +127,7 @@ impl Compress {
 }
 
 /// Makes the head one of a body whose bytes, and their number, are not those that it spoke of.
-pub(super) fn restream(response: &mut response::Parts, is_head: bool) {
+pub(super) fn restream(response: &mut response::Parts) {
     for name in &OF_THE_BYTES {
         response.headers.remove(name);
     }
@@ -135,11 +138,13 @@ pub(super) fn restream(response: &mut response::Parts, is_head: bool) {
     {
         response.headers.insert(header::ETAG, weak);
     }
-    if !is_head {
-        response.version = Version::HTTP_11;
-        let chunked = HeaderValue::from_static("chunked");
-        response.headers.insert(header::TRANSFER_ENCODING, chunked);
-    }
+}
+
+/// The end of the body is known when it comes.
+pub(super) fn in_chunks(response: &mut response::Parts) {
+    response.version = Version::HTTP_11;
+    let chunked = HeaderValue::from_static("chunked");
+    response.headers.insert(header::TRANSFER_ENCODING, chunked);
 }
 
 fn vary(headers: &mut HeaderMap) {
@@ -198,7 +203,7 @@ mod tests {
             let (head, context) = answered(status, lines, Version::HTTP_11);
             let is_packed = text(&head, "content-encoding") == Some("br".to_owned());
             assert_eq!(is_packed, expected, "{status} {lines:?}");
-            assert_eq!(context.packing.encoder.is_some(), expected, "{status} {lines:?}");
+            assert_eq!(context.answering.packing.encoder.is_some(), expected, "{status} {lines:?}");
             assert_eq!(text(&head, "transfer-encoding").is_some(), expected, "{lines:?}");
             let is_varied = text(&head, "vary").is_some();
             assert_eq!(is_varied, expected || status == 304, "{status} {lines:?}");
@@ -258,10 +263,9 @@ mod tests {
 
     #[test]
     fn an_old_client_gets_the_length() {
-        let (head, context) =
-            answered(200, &[JSON, ("content-length", "1000")], Version::HTTP_10);
+        let (head, context) = answered(200, &[JSON, ("content-length", "1000")], Version::HTTP_10);
         assert_eq!(text(&head, "content-length").as_deref(), Some("1000"));
         assert_eq!(text(&head, "vary").as_deref(), Some("accept-encoding"));
-        assert!(context.packing.encoder.is_none());
+        assert!(context.answering.packing.encoder.is_none());
     }
 }

@@ -1,10 +1,11 @@
 //! What the policies of one request share.
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, request::Parts};
 
 use super::{
-    compress::Packing,
+    Answering,
+    content::Incoming,
     report::{Mode, Reported},
 };
 use crate::{
@@ -12,11 +13,14 @@ use crate::{
     flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
     telemetry::AuthOutcome,
+    value::template::Values,
 };
 
 /// The state of one request that policies read and write. Knows nothing of Pingora.
 pub struct Context {
     pub now: Now,
+    /// Set before any policy runs.
+    pub request_id: Option<HeaderValue>,
     /// The client as `trusted_proxies` make it out, not necessarily the peer of the connection.
     pub client: IpAddr,
     pub scheme: &'static str,
@@ -44,7 +48,10 @@ pub struct Context {
     pub digest: Option<content_digest::Check>,
     /// A policy changes the body of the answer.
     pub changes_answer: bool,
-    pub packing: Packing,
+    /// No part of the answer will do, whatever range the client asks for.
+    pub wants_whole: bool,
+    pub answering: Answering,
+    pub incoming: Option<Box<Incoming>>,
     pub limits: limit::States,
     /// Held until the request ends.
     pub entered: Vec<limit::concurrency::Guard>,
@@ -63,6 +70,7 @@ impl Context {
     pub fn new(now: Now, client: IpAddr) -> Self {
         Self {
             now,
+            request_id: None,
             client,
             scheme: "http",
             host: String::new(),
@@ -78,7 +86,9 @@ impl Context {
             reads_body: false,
             digest: None,
             changes_answer: false,
-            packing: Packing::default(),
+            wants_whole: false,
+            answering: Answering::default(),
+            incoming: None,
             limits: limit::States::default(),
             entered: Vec::new(),
             to_upstream: Vec::new(),
@@ -88,11 +98,36 @@ impl Context {
         }
     }
 
+    /// What templates may name of this request; `request` is the client's, its path canonical.
+    #[must_use]
+    pub fn values<'a>(&'a self, request: &'a Parts) -> Values<'a> {
+        let text = |it: &'a HeaderValue| it.to_str().ok();
+        let credential = self.identity.as_ref().map(|it| &*it.credential);
+        let consumer = credential.and_then(|it| it.consumer.as_ref());
+        Values {
+            scheme: self.scheme,
+            host: &self.host,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            method: request.method.as_str(),
+            headers: &request.headers,
+            request_id: self.request_id.as_ref().and_then(text),
+            client: self.client,
+            consumer: consumer.map(|it| it.name.as_str()),
+            groups: consumer.and_then(|it| it.groups_header.as_ref()).and_then(text),
+            credential: credential.map(|it| it.id.as_str()),
+            claims: credential.and_then(|it| it.claims.as_deref()),
+        }
+    }
+
     /// The body is about to pass the policies, from its beginning: for the first time, or again
     /// because there is another try.
     pub fn begin_body(&mut self) {
         if let Some(digest) = &mut self.digest {
             digest.restart();
+        }
+        if let Some(incoming) = &mut self.incoming {
+            incoming.restart();
         }
     }
 }

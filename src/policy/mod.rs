@@ -3,11 +3,13 @@
 //!
 //! To add one: a file here, a variant of [`Policy`], a line in each method below.
 
+pub mod answer;
 pub mod authenticate;
 pub mod authorize;
 pub mod body_limit;
 pub mod compress;
 pub mod concurrency;
+pub mod content;
 pub mod context;
 pub mod ip;
 pub mod rate_limit;
@@ -18,8 +20,8 @@ use http::{HeaderValue, Uri, header, request::Parts, response};
 
 pub use self::context::Context;
 use self::{
-    authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit, compress::Compress,
-    concurrency::Concurrency, ip::Ip, rate_limit::RateLimit,
+    answer::Answer, authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
+    compress::Compress, concurrency::Concurrency, content::Content, ip::Ip, rate_limit::RateLimit,
 };
 use crate::flow::{answer::Stop, rejection::Rejection};
 
@@ -34,6 +36,16 @@ pub enum Policy {
     RateLimit(RateLimit),
     Concurrency(Concurrency),
     Compress(Compress),
+    /// Boxed, both: they are much larger than the others and most routes have none.
+    Answer(Box<Answer>),
+    Content(Box<Content>),
+}
+
+/// What policies keep of an answer on its way.
+#[derive(Default)]
+pub struct Answering {
+    pub packing: compress::Packing,
+    pub outgoing: Option<Box<answer::Outgoing>>,
 }
 
 impl Policy {
@@ -50,6 +62,8 @@ impl Policy {
             Self::RateLimit(it) => it.request_filter(request, context)?,
             Self::Concurrency(it) => it.request_filter(request, context)?,
             Self::Compress(it) => it.request_filter(request, context),
+            Self::Answer(it) => it.request_filter(request, context),
+            Self::Content(it) => it.request_filter(request, context)?,
         }
         Ok(())
     }
@@ -58,6 +72,8 @@ impl Policy {
     pub fn upstream_request_filter(&self, request: &mut Parts, context: &Context) {
         match self {
             Self::Authenticate(it) => it.upstream_request_filter(request, context),
+            Self::Answer(_) => Answer::upstream_request_filter(request),
+            Self::Content(it) => it.upstream_request_filter(request, context),
             Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authorize(_)
@@ -85,12 +101,14 @@ impl Policy {
     ) -> Result<(), Rejection> {
         match self {
             Self::Authenticate(it) => it.request_body_filter(body, is_last, context),
+            Self::Content(it) => it.request_body_filter(body, is_last, context),
             Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
             | Self::Concurrency(_)
-            | Self::Compress(_) => Ok(()),
+            | Self::Compress(_)
+            | Self::Answer(_) => Ok(()),
         }
     }
 
@@ -103,22 +121,34 @@ impl Policy {
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::Concurrency(_)
-            | Self::Compress(_) => {}
+            | Self::Compress(_)
+            | Self::Answer(_)
+            | Self::Content(_) => {}
         }
     }
 
     /// Makes the head of an upstream's or a stored answer fit for the body that the client gets, after
     /// `response_filter` of all. One that will change the body sets [`Context::changes_answer`].
-    pub fn content_filter(&self, response: &mut response::Parts, context: &mut Context) {
+    ///
+    /// # Errors
+    /// The answer must not go on.
+    pub fn content_filter(
+        &self,
+        response: &mut response::Parts,
+        context: &mut Context,
+    ) -> Result<(), Rejection> {
         match self {
             Self::Compress(it) => it.content_filter(response, context),
+            Self::Answer(it) => it.content_filter(response, context)?,
             Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authenticate(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
-            | Self::Concurrency(_) => {}
+            | Self::Concurrency(_)
+            | Self::Content(_) => {}
         }
+        Ok(())
     }
 
     /// Sees the body of the answer piece by piece and leaves in `body` what the client gets.
@@ -129,16 +159,18 @@ impl Policy {
         &self,
         body: &mut Option<Bytes>,
         is_last: bool,
-        context: &mut Context,
+        answering: &mut Answering,
     ) -> Result<(), Rejection> {
         match self {
-            Self::Compress(it) => it.response_body_filter(body, is_last, context),
+            Self::Compress(it) => it.response_body_filter(body, is_last, answering),
+            Self::Answer(it) => it.response_body_filter(body, is_last, answering),
             Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authenticate(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
-            | Self::Concurrency(_) => Ok(()),
+            | Self::Concurrency(_)
+            | Self::Content(_) => Ok(()),
         }
     }
 }

@@ -66,7 +66,15 @@ pub async fn run(
 /// headers of its caller and without its credential. What changes bodies refuses nobody.
 #[must_use]
 pub const fn is_due(policy: &Policy, context: &Context) -> bool {
-    context.reported.is_none() || matches!(policy, Policy::Authenticate(_) | Policy::Compress(_))
+    context.reported.is_none()
+        || !matches!(
+            policy,
+            Policy::Ip(_)
+                | Policy::BodyLimit(_)
+                | Policy::Authorize(_)
+                | Policy::RateLimit(_)
+                | Policy::Concurrency(_)
+        )
 }
 
 /// Notes a refusal of a route that only reports.

@@ -24,7 +24,7 @@ use crate::{
         route::{Action, Redirect, Respond, Route},
     },
     policy::{self, Context, Policy},
-    value::{host, path, template::Values},
+    value::{host, path},
 };
 
 /// What happens with a request that was not refused.
@@ -37,7 +37,7 @@ pub enum Admitted {
 /// The refusal, or another answer, to end with.
 pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Stop> {
     let gateway = exchange.gateway.clone();
-    exchange.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
+    exchange.context.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
     exchange.context.scheme = super::external_scheme(session, &gateway);
@@ -61,6 +61,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     } else {
         policy::report::run(&route.policies, route.mode, request, &mut exchange.context).await?;
     }
+    session.ignore_downstream_range |= exchange.context.wants_whole;
     Ok(act(session, exchange, &route)?)
 }
 
@@ -261,12 +262,7 @@ fn responded(fixed: &Respond) -> Result<Answer> {
 
 fn redirected(session: &Session, exchange: &Exchange, redirect: &Redirect) -> Option<Answer> {
     let request = session.req_header();
-    let location = redirect.to.fill(&Values {
-        scheme: super::scheme(session),
-        host: &exchange.context.host,
-        path: request.uri.path(),
-        query: request.uri.query(),
-    });
+    let location = redirect.to.fill(&exchange.context.values(request))?;
     // `//evil.test` is another site to a browser, and a path may begin so where slashes are kept.
     let location = if redirect.to.prefix().is_empty() && location.starts_with("//") {
         format!("/{}", location.trim_start_matches('/'))

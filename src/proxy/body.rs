@@ -132,27 +132,8 @@ fn count(exchange: &mut Exchange, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Takes the next piece of the answer's body and leaves in its place what the client gets.
-///
-/// # Errors
-/// It may not pass (see [`Exchange::refusal`]).
-pub fn answer(exchange: &mut Exchange, body: &mut Option<Bytes>, is_last: bool) -> Result<()> {
-    if !exchange.context.changes_answer {
-        return Ok(());
-    }
-    let Some(route) = exchange.route.clone() else { return Ok(()) };
-    for policy in route.policies.iter().rev() {
-        if let Err(refusal) = policy.response_body_filter(body, is_last, &mut exchange.context) {
-            return refuse(exchange, refusal);
-        }
-    }
-    // Once, whether or not trailers follow.
-    exchange.context.changes_answer &= !is_last;
-    Ok(())
-}
-
-/// The client's fault, so that no endpoint is blamed for the connection that is cut.
-fn refuse(exchange: &mut Exchange, refusal: Rejection) -> Result<()> {
+/// As the client's fault, so that no endpoint is blamed for the connection that is cut.
+pub(super) fn refuse(exchange: &mut Exchange, refusal: Rejection) -> Result<()> {
     let status = ErrorType::HTTPStatus(refusal.code.status());
     exchange.refusal = Some(refusal);
     Err(Error::new_down(status))

@@ -22,7 +22,6 @@ pub struct Exchange {
     pub started: Instant,
     /// Set once the client's address is known, that is, from `request_filter` on.
     pub context: Context,
-    pub request_id: Option<HeaderValue>,
     pub route: Option<Arc<Route>>,
     pub upstream: Option<Arc<Upstream>>,
     pub forwarding: Forwarding,
@@ -77,7 +76,6 @@ impl Exchange {
             gateway,
             started,
             context: Context::new(Now::at(started), unknown),
-            request_id: None,
             route: None,
             upstream: None,
             forwarding: Forwarding::default(),

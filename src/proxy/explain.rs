@@ -31,7 +31,7 @@ use crate::{
         Context, Policy,
         report::{self, Reported},
     },
-    value::{size, template::Values},
+    value::size,
 };
 
 /// A request as written on a command line.
@@ -199,7 +199,7 @@ async fn walk(
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
-    act(route, &host, context.scheme, header, said);
+    act(route, context, header, said);
     if let Some(rule) = &route.cache {
         said.insert("cache".to_owned(), stored(header, context, is_trusted, rule));
     }
@@ -281,12 +281,27 @@ async fn consider(
         }
         Policy::BodyLimit(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
+        Policy::Answer(answer) => {
+            let filled = answer.edits.fill(&context.values(header));
+            said.insert("response_json".to_owned(), answer.edits.shown(&filled));
+            Ok(())
+        }
+        Policy::Content(content) => {
+            let judged = content.judge(header, context);
+            let shown = content.shown(judged.incoming.as_ref());
+            said.insert("request_body".to_owned(), shown);
+            context.incoming = judged.incoming.map(Box::new);
+            judged.verdict.map_err(Stop::from)
+        }
         Policy::Compress(compress) => {
             let wanted = compress.wanted(header).map_or("nothing", Coding::word);
-            said.insert("compress".to_owned(), json!({
-                "algorithm": wanted,
-                "min_size": size::format(compress.min_size),
-            }));
+            said.insert(
+                "compress".to_owned(),
+                json!({
+                    "algorithm": wanted,
+                    "min_size": size::format(compress.min_size),
+                }),
+            );
             Ok(())
         }
     }
@@ -336,17 +351,12 @@ fn introduce(identity: &Identity, said: &mut Said) {
     }
 }
 
-fn act(route: &Route, host: &str, scheme: &str, header: &Parts, said: &mut Said) {
+fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
     let upstream = match &route.action {
         Action::Proxy(upstream) => json!(upstream.name()),
         Action::Split(split) => split.upstreams().map(|it| it.name().to_string()).collect(),
         Action::Redirect(redirect) => {
-            let location = redirect.to.fill(&Values {
-                scheme,
-                host,
-                path: header.uri.path(),
-                query: header.uri.query(),
-            });
+            let location = redirect.to.fill(&context.values(header));
             said.insert("outcome".to_owned(), json!("answered"));
             said.insert("status".to_owned(), json!(redirect.status.as_u16()));
             said.insert("location".to_owned(), json!(location));

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod forward;
 pub mod guarded;
 pub mod head;
+pub mod outgoing;
 pub mod phases;
 pub mod proxy_protocol;
 pub mod record;
@@ -73,7 +74,7 @@ impl Exchange {
             is_trusted,
             is_tls: is_tls(session),
             port: local.map_or(0, std::net::SocketAddr::port),
-            request_id: self.request_id.as_ref(),
+            request_id: self.context.request_id.as_ref(),
         }
     }
 }

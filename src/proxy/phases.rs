@@ -13,7 +13,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{admit, attempt, body, caching, exchange::Exchange, forward, record, reply};
+use super::{admit, attempt, body, caching, exchange::Exchange, forward, outgoing, record, reply};
 use crate::{
     cache::Store,
     gateway::Gateway,
@@ -37,8 +37,10 @@ impl ProxyHttp for Proxy {
         Box::new(Exchange::new(self.live.load_full()))
     }
 
-    /// No modules: what a route transforms, its policies do.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+    /// None of Pingora's: what a route transforms, its policies do.
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(outgoing::Builder));
+    }
 
     async fn request_filter(
         &self,
@@ -184,33 +186,22 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        reply::finish_upstreams(session, response, exchange)
+        reply::finish_upstreams(session, response, exchange)?;
+        outgoing::begin(session, exchange);
+        Ok(())
     }
 
     fn response_body_filter(
         &self,
         _session: &mut Session,
-        body: &mut Option<Bytes>,
+        _body: &mut Option<Bytes>,
         end_of_stream: bool,
         exchange: &mut Self::CTX,
     ) -> Result<Option<std::time::Duration>> {
         if !end_of_stream {
             attempt::check_total(exchange)?;
         }
-        body::answer(exchange, body, end_of_stream)?;
         Ok(None)
-    }
-
-    /// The end of a body that trailers follow: Pingora tells the other filter of no end then.
-    async fn response_trailer_filter(
-        &self,
-        _session: &mut Session,
-        _trailers: &mut http::HeaderMap,
-        exchange: &mut Self::CTX,
-    ) -> Result<Option<Bytes>> {
-        let mut body = None;
-        body::answer(exchange, &mut body, true)?;
-        Ok(body)
     }
 
     fn error_while_proxy(
@@ -240,6 +231,7 @@ impl ProxyHttp for Proxy {
         error: Option<&Error>,
         exchange: &mut Self::CTX,
     ) {
+        outgoing::note(session, exchange);
         record::finish(self, session, error, exchange);
     }
 

@@ -103,7 +103,7 @@ fn write(
     let referer = text(header::REFERER).map(|it| mask_url(&exchange.gateway, it));
     proxy.access_log.write(&Record {
         time: context.now.unix,
-        request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or(""),
+        request_id: context.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or(""),
         client_ip: context.client,
         method: request.method.as_str(),
         host: context.host.as_bytes(),

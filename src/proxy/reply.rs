@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header, response::Parts}
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde::Serialize;
 
-use super::{caching, exchange::Exchange};
+use super::{body, caching, exchange::Exchange};
 use crate::flow::{
     answer::Stop,
     rejection::{Code, Rejection},
@@ -28,6 +28,10 @@ struct Problem<'a> {
     detail: Option<&'a str>,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyword: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
 }
 
@@ -39,6 +43,8 @@ fn problem(rejection: &Rejection, request_id: Option<&str>) -> Bytes {
         status: code.status(),
         detail: rejection.detail.as_deref(),
         code: code.word(),
+        pointer: rejection.at.as_ref().map(|it| &*it.pointer),
+        keyword: rejection.at.as_ref().map(|it| &*it.keyword),
         request_id,
     };
     // Serialising strings and a number cannot fail; an empty body would still be a valid answer.
@@ -94,7 +100,7 @@ pub async fn refuse(
     rejection: Rejection,
 ) -> Result<()> {
     exchange.refused = Some(rejection.code);
-    let request_id = exchange.request_id.clone();
+    let request_id = exchange.context.request_id.clone();
     let body = problem(&rejection, request_id.as_ref().and_then(|id| id.to_str().ok()));
     exchange.cause = rejection.cause;
     let mut answer = Answer::new(rejection.code.status(), PROBLEM, body)?;
@@ -115,7 +121,7 @@ pub fn finish(head: &mut Parts, exchange: &Exchange) {
     for policy in exchange.route.iter().flat_map(|route| &route.policies).rev() {
         policy.response_filter(head, &exchange.context);
     }
-    if let Some(id) = &exchange.request_id {
+    if let Some(id) = &exchange.context.request_id {
         head.headers.insert(&X_REQUEST_ID, id.clone());
     }
 }
@@ -123,7 +129,7 @@ pub fn finish(head: &mut Parts, exchange: &Exchange) {
 /// [`finish`] for an upstream's response, on a plain head: see `forward::change`.
 ///
 /// # Errors
-/// Never.
+/// A policy does not let the answer pass (see [`Exchange::refusal`]).
 pub fn finish_upstreams(
     session: &Session,
     response: &mut ResponseHeader,
@@ -136,7 +142,9 @@ pub fn finish_upstreams(
     caching::write_status(session, &mut head.headers, exchange);
     if let Some(route) = &exchange.route {
         for policy in route.policies.iter().rev() {
-            policy.content_filter(&mut head, &mut exchange.context);
+            if let Err(refusal) = policy.content_filter(&mut head, &mut exchange.context) {
+                return body::refuse(exchange, refusal);
+            }
         }
     }
     // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).

@@ -1,5 +1,6 @@
 //! Small validated words: parsed once, when the configuration is compiled, and no strings later.
 pub mod cidr;
+pub mod claim;
 pub mod duration;
 pub mod host;
 pub mod path;

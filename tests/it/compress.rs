@@ -105,16 +105,18 @@ fn head_and_ranges_and_old_clients() {
     let expected = [Some("gzip"), Some("accept-encoding"), Some("W/\"v1\""), None];
     assert_eq!(names.map(|it| head.header(it)), expected, "{head:?}");
     let get = || gateway.get("/kept/5000").header("Accept-Encoding", "gzip");
-    assert_eq!(names.map(|it| get().send().header(it).map(str::to_owned)), expected.map(|it| it.map(str::to_owned)));
+    assert_eq!(
+        names.map(|it| get().send().header(it).map(str::to_owned)),
+        expected.map(|it| it.map(str::to_owned))
+    );
     // The cache keeps the bytes of the upstream: parts of those are what a range is about.
     let part = get().header("Range", "bytes=0-9").send();
     assert_eq!((part.status, &part.body[..]), (206, &text(10)[..]));
     assert_eq!(part.header("content-encoding"), None);
     let conditional = get().header("If-None-Match", "W/\"v1\"").send();
     assert_eq!((conditional.status, conditional.header("vary")), (304, Some("accept-encoding")));
-    let old = format!(
-        "GET /kept/5000 HTTP/1.0\r\nHost: a.test\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
-    );
+    let old = 
+        "GET /kept/5000 HTTP/1.0\r\nHost: a.test\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n";
     let mut connection = gateway.connect();
     connection.write(old.as_bytes()).unwrap();
     let response = connection.read_response("GET").unwrap();
@@ -142,9 +144,9 @@ fn what_must_not_be_packed_is_not() {
     let upstream = Upstream::start(|request| {
         let reply = reply(200, text(5000));
         match &*request.target {
-            "/transform" => reply
-                .with("Content-Type", "text/plain")
-                .with("Cache-Control", "no-transform"),
+            "/transform" => {
+                reply.with("Content-Type", "text/plain").with("Cache-Control", "no-transform")
+            }
             "/packed" => reply.with("Content-Type", "text/plain").with("Content-Encoding", "br"),
             "/grpc" => reply.with("Content-Type", "application/grpc"),
             "/image" => reply.with("Content-Type", "image/png"),
@@ -204,7 +206,8 @@ fn chunk(connection: &mut Connection) -> Vec<u8> {
 
 #[test]
 fn no_event_waits_for_the_next() {
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     let (address, pieces) = stepwise(head);
     let gateway = gateway(address, "http1");
     pieces.send("data: first\n\n").unwrap();
@@ -281,7 +284,8 @@ fn a_body_with_trailers_is_whole() {
         let request = http::Request::get("http://a.test/a").header("accept-encoding", "gzip");
         let request = request.body(()).unwrap();
         let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
-        let (head, mut data) = tokio::time::timeout(HANG, response).await.unwrap().unwrap().into_parts();
+        let (head, mut data) =
+            tokio::time::timeout(HANG, response).await.unwrap().unwrap().into_parts();
         let mut body = Vec::new();
         while let Some(piece) = data.data().await {
             body.extend(piece.unwrap());

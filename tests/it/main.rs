@@ -33,6 +33,7 @@ mod headers;
 mod hostile;
 mod http2;
 mod introspection;
+mod json_bodies;
 mod jwt;
 mod limits;
 mod metadata;

@@ -74,7 +74,6 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
     let upstreams = upstreams(&source, shared, &root, &mut problems);
     let cache_memory = cache::memory(raw, &root, &mut problems);
-    let documents = metadata::documents(raw, &root, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
@@ -83,7 +82,8 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         known: access::Known::of(&identities, process.store.is_some()),
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
-        documents: &documents,
+        base_dir,
+        documents: &metadata::documents(raw, &root, &mut problems),
         asks_for_certificates: tls::asks_for_certificates(raw),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);

@@ -11,7 +11,7 @@ use super::{
     bodies,
     limits::{self, Plans},
     logins, metadata,
-    words::{name, number_or, resolve, size_or, unknown},
+    words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
     auth::{self, Authenticator},
@@ -33,7 +33,7 @@ use crate::{
         report::Mode,
     },
     upstream::Upstream,
-    value::{host, template::Template},
+    value::{host, template::Variable},
 };
 
 /// What routes refer to.
@@ -45,6 +45,8 @@ pub(super) struct Scene<'a> {
     pub known: Known<'a>,
     pub request_body: u64,
     pub auth_failures: u64,
+    /// What file names are relative to.
+    pub base_dir: &'a std::path::Path,
     pub documents: &'a [metadata::Document],
     /// Whether some listener asks its clients for certificates.
     pub asks_for_certificates: bool,
@@ -211,7 +213,15 @@ impl Declared<'_> {
             self.route.ip.as_ref().and_then(|raw| {
                 access::ip(raw, self.id, scene.shared, &self.at.key("ip"), problems)
             });
-        let bodies = bodies::Scene { route: self.route, id: self.id, shared: scene.shared, at: self.at };
+        let bodies = bodies::Scene {
+            route: self.route,
+            id: self.id,
+            is_public: self.route.public == Some(true),
+            base_dir: scene.base_dir,
+            shared: scene.shared,
+            at: self.at,
+        };
+        let (content, answer) = (bodies.content(problems), bodies.answer(problems));
         let compress = bodies.compress(problems).map(Policy::Compress);
         let mut policies: Vec<Policy> = compress.into_iter().chain(ip.map(Policy::Ip)).collect();
         policies.push(Policy::BodyLimit(BodyLimit { limit }));
@@ -222,6 +232,8 @@ impl Declared<'_> {
         policies.extend(authorize.map(|it| Policy::Authorize(Box::new(it))));
         policies.extend(self.rate_limit(scene, is_public, problems).map(Policy::RateLimit));
         policies.extend(self.concurrency(scene, is_public, problems).map(Policy::Concurrency));
+        policies.extend(answer.map(|it| Policy::Answer(Box::new(it))));
+        policies.extend(content.map(|it| Policy::Content(Box::new(it))));
         policies
     }
 
@@ -453,7 +465,13 @@ impl Declared<'_> {
         if HeaderValue::from_str(to).is_err() {
             problems.add(&at.key("to"), "must be printable ASCII");
         }
-        let to = problems.keep(&at.key("to"), Template::parse(to))?;
+        let at = at.key("to");
+        let to = template(to, self.id, &at, problems)?;
+        // Whatever a client could put there would send others where it likes.
+        if !to.variables().all(Variable::is_of_target) {
+            let message = "a redirect names {scheme}, {host}, {path}, {query} and {uri} only";
+            problems.add(&at, message);
+        }
         Some(Action::Redirect(Redirect { status: StatusCode::from_u16(status).ok()?, to }))
     }
 

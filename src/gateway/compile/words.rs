@@ -4,7 +4,10 @@ use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 use crate::{
     config::raw::{Map, Word},
     diagnostic::{Path, Problems, did_you_mean},
-    value::{duration, size},
+    value::{
+        duration, size,
+        template::{self, Mistake, Template},
+    },
 };
 
 /// The duration at `path`, or `default` where none is written (and where it is wrong, which is a
@@ -105,6 +108,26 @@ pub(super) fn unknown(
         let more = if known.len() > 12 { ", …" } else { "" };
         problems.add_with_hint(path, message, format!("there is `{shown}`{more}"));
     }
+}
+
+/// The template of the route `route` at `path`, or a problem that names the nearest variable.
+pub(super) fn template(
+    text: &str,
+    route: &str,
+    path: &Path,
+    problems: &mut Problems,
+) -> Option<Template> {
+    match Template::parse(text, route) {
+        Ok(template) => return Some(template),
+        Err(Mistake::Wrong(why)) => problems.add(path, why),
+        Err(Mistake::Unknown(name)) => {
+            let message = format!("unknown variable `{{{}}}`", name.escape_debug());
+            let near = did_you_mean(&name, &template::NAMES);
+            let all = || format!("there is `{{{}}}`", template::NAMES.join("}`, `{"));
+            problems.add_with_hint(path, message, near.unwrap_or_else(all));
+        }
+    }
+    None
 }
 
 /// A name of ours (route, consumer, upstream, …): it stands in metrics, logs and headers.

@@ -35,11 +35,7 @@ pub struct BodyMetrics {
 
 impl BodyMetrics {
     pub(super) const fn new() -> Self {
-        Self {
-            outcomes: BodyOutcomes::new(),
-            before: AtomicU64::new(0),
-            after: AtomicU64::new(0),
-        }
+        Self { outcomes: BodyOutcomes::new(), before: AtomicU64::new(0), after: AtomicU64::new(0) }
     }
 
     pub fn record(&self, outcome: BodyOutcome) {
@@ -68,8 +64,5 @@ pub fn collect(all: &Keep<Arc<str>, BodyMetrics>) -> [MetricFamily; 2] {
             }
         }
     }
-    [
-        family(&BODIES, MetricType::COUNTER, bodies),
-        family(&COMPRESSED, MetricType::COUNTER, bytes),
-    ]
+    [family(&BODIES, MetricType::COUNTER, bodies), family(&COMPRESSED, MetricType::COUNTER, bytes)]
 }

@@ -27,9 +27,9 @@ pub use self::{
     collect::StoreReading,
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
-        CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, HandshakeOutcome,
-        KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
-        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
+        CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome,
+        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics,
+        QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     status::Method,
 };
