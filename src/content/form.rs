@@ -90,7 +90,7 @@ fn pair(out: &mut String, name: &str, value: &Node<'_>) -> Result<(), Problem> {
 }
 
 /// The serializer of the URL standard.
-fn encode(out: &mut String, text: &str) {
+pub fn encode(out: &mut String, text: &str) {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Version, header, request, response};
+use http::{HeaderValue, Method, StatusCode, Version, header, request, response};
 
 use super::{
     Answering, Context,
@@ -77,6 +77,10 @@ impl Answer {
         if length == Some(0) {
             return Ok(());
         }
+        let is_part = response.status == StatusCode::PARTIAL_CONTENT;
+        if is_part || response.headers.contains_key(header::CONTENT_RANGE) {
+            return Err(self.failed("it is a part, and the whole was asked for"));
+        }
         match media::of(&response.headers) {
             Some(it) if media::is_json(it) => {}
             Some(_) => {
@@ -88,9 +92,6 @@ impl Answer {
         }
         outgoing.coding = coding_of(&response.headers)
             .map_err(|()| self.failed("it is packed in a way that is not understood"))?;
-        if response.headers.contains_key(header::CONTENT_RANGE) {
-            return Err(self.failed("it is a part, and the whole was asked for"));
-        }
         if !outgoing.is_head {
             if length.is_some_and(|it| it > self.most) {
                 return Err(self.failed("it is larger than what may be held"));

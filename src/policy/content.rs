@@ -43,7 +43,7 @@ pub struct Content {
     pub convert: Option<Convert>,
     pub schema: Option<Arc<Schema>>,
     /// The operations that there are.
-    pub api: Option<Api>,
+    pub api: Option<Arc<Api>>,
     pub edits: Option<Edits>,
     /// Bytes of a body that are held at most, unpacked.
     pub most: usize,

@@ -115,8 +115,7 @@ fn head_and_ranges_and_old_clients() {
     assert_eq!(part.header("content-encoding"), None);
     let conditional = get().header("If-None-Match", "W/\"v1\"").send();
     assert_eq!((conditional.status, conditional.header("vary")), (304, Some("accept-encoding")));
-    let old = 
-        "GET /kept/5000 HTTP/1.0\r\nHost: a.test\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n";
+    let old = "GET /kept/5000 HTTP/1.0\r\nHost: a.test\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n";
     let mut connection = gateway.connect();
     connection.write(old.as_bytes()).unwrap();
     let response = connection.read_response("GET").unwrap();

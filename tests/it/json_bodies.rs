@@ -4,7 +4,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use crate::support::{Gateway, Recorded, Request, Upstream, hash_of, key, reply};
+use crate::support::{Gateway, Recorded, Request, Upstream, hash_of, key, reply, run_tollgate};
 
 mod versions;
 
@@ -421,10 +421,37 @@ fn a_request_is_one_of_the_operations_that_the_document_describes() {
     let order = r#"{"sku":"AB-1234","quantity":0}"#;
     check("POST", "/orders", Some(order), (422, "/quantity", "exclusiveMinimum"));
     check("POST", "/orders", Some("{}"), (422, "/sku", "required"));
+    let response = gateway.get("/orders/x").send();
+    assert_eq!(response.json()["detail"], "a parameter is not what `type` asks for");
     let text = gateway.request("POST", "/orders").header("Content-Type", "text/plain").body("{}");
     text.send().assert_problem(415, "media_type_unsupported");
     let count = |result| {
         gateway.metric("tollgate_bodies_total", &[("route", "api"), ("result", result)]) as u64
     };
-    assert_eq!((count("valid"), count("invalid")), (5, 12));
+    assert_eq!((count("valid"), count("invalid")), (5, 13));
+}
+
+#[test]
+fn explain_says_what_would_be_done_with_bodies() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let explain = |arguments: &[&str]| {
+        let all = [&["explain", "-c", "bodies.yaml", "--json"][..], arguments].concat();
+        let exit = run_tollgate(&folder, &all);
+        let said: serde_json::Value =
+            serde_json::from_str(&exit.stdout).unwrap_or_else(|_| panic!("{}", exit.said()));
+        (exit.code, said)
+    };
+    let json = ["-H", "Content-Type: application/json", "-d", "{}"];
+    let (code, said) = explain(&[&["POST", "/orders"][..], &json].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let body = &said["request_body"];
+    assert_eq!((&body["becomes"], &body["validated"]), (&"read as JSON".into(), &true.into()));
+    assert_eq!(body["edits"]["set"]["/source"], "\"order\"");
+    assert_eq!(said["response_json"]["remove"][0], "/margin");
+    let (code, said) = explain(&["POST", "/orders", "-H", "Content-Type: text/plain", "-d", "x"]);
+    assert_eq!((code, &said["code"]), (Some(3), &"media_type_unsupported".into()));
+    let (code, said) = explain(&["GET", "/orders?page=0"]);
+    assert_eq!((code, &said["code"]), (Some(3), &"request_invalid".into()));
+    let (code, said) = explain(&["GET", "/orders?page=1", "-H", "Accept-Encoding: br, gzip"]);
+    assert_eq!((code, &said["compress"]["algorithm"]), (Some(0), &"br".into()));
 }

@@ -1,7 +1,10 @@
 //! What a route does with bodies: `validate`, `request_body`, `request_json`, `response_json`, `compress`.
 use std::sync::Arc;
 
-use super::words::{choice_or, size_or, template, unknown};
+use super::{
+    Source,
+    words::{choice_or, size_or, template, unknown},
+};
 use crate::{
     config::{
         self,
@@ -18,6 +21,7 @@ use crate::{
     diagnostic::{Path, Problems},
     gateway::Shared,
     policy::{
+        Policy,
         answer::Answer,
         compress::Compress,
         content::{Content, Convert},
@@ -39,8 +43,7 @@ pub(super) struct Scene<'a> {
     pub route: &'a raw::Route,
     pub id: &'a str,
     pub is_public: bool,
-    /// What file names are relative to.
-    pub base_dir: &'a std::path::Path,
+    pub source: Source<'a>,
     pub shared: &'a Shared,
     pub at: &'a Path,
 }
@@ -87,7 +90,7 @@ impl Scene<'_> {
         }
         is_used.then(|| Content {
             convert,
-            schema: schema.map(Arc::new),
+            schema,
             api,
             edits,
             most: self.buffer(problems),
@@ -104,7 +107,17 @@ impl Scene<'_> {
         Some(Answer { edits, most, metrics: self.shared.metrics.bodies(self.id) })
     }
 
-    fn schema(&self, raw: &raw::Validate, problems: &mut Problems) -> Option<Schema> {
+    /// Of the snapshot before, where only the store has changed: a file that somebody is editing is
+    /// not read again for that.
+    fn kept(&self) -> Option<&Content> {
+        let route = self.source.kept?.routes.iter().find(|it| *it.id == *self.id)?;
+        route.policies.iter().find_map(|it| match it {
+            Policy::Content(content) => Some(&**content),
+            _ => None,
+        })
+    }
+
+    fn schema(&self, raw: &raw::Validate, problems: &mut Problems) -> Option<Arc<Schema>> {
         let at = self.at.key("validate");
         self.needs_upstream(&at, problems);
         if raw.request_schema.is_none() && raw.openapi.is_none() {
@@ -112,19 +125,25 @@ impl Scene<'_> {
             problems.add(&at, message);
         }
         let Word(name) = raw.request_schema.as_ref()?;
-        let compiled = file::read(&self.base_dir.join(name), SCHEMA_MAX)
+        if let Some(kept) = self.kept() {
+            return kept.schema.clone();
+        }
+        let compiled = file::read(&self.source.base_dir.join(name), SCHEMA_MAX)
             .and_then(|text| serde_json::from_slice(&text).map_err(|why| why.to_string()))
-            .and_then(|schema| Schema::compile(&schema))
+            .and_then(|schema| Schema::compile(&schema).map(Arc::new))
             .map_err(|why| format!("{name}: {why}"));
         problems.keep(&at.key("request_schema"), compiled)
     }
 
-    fn api(&self, raw: &raw::Validate, problems: &mut Problems) -> Option<Api> {
+    fn api(&self, raw: &raw::Validate, problems: &mut Problems) -> Option<Arc<Api>> {
         let Word(name) = raw.openapi.as_ref()?;
-        let compiled = file::read(&self.base_dir.join(name), SCHEMA_MAX)
+        if let Some(kept) = self.kept() {
+            return kept.api.clone();
+        }
+        let compiled = file::read(&self.source.base_dir.join(name), SCHEMA_MAX)
             .and_then(|text| String::from_utf8(text).map_err(|_| "not UTF-8".to_owned()))
             .and_then(|text| config::document(&text))
-            .and_then(Api::compile)
+            .and_then(|document| Api::compile(document).map(Arc::new))
             .map_err(|why| format!("{name}: {why}"));
         problems.keep(&self.at.key("validate").key("openapi"), compiled)
     }

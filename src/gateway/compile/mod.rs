@@ -82,7 +82,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         known: access::Known::of(&identities, process.store.is_some()),
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
-        base_dir,
+        source,
         documents: &metadata::documents(raw, &root, &mut problems),
         asks_for_certificates: tls::asks_for_certificates(raw),
     };

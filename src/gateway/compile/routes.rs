@@ -7,6 +7,7 @@ use std::{
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
+    Source,
     access::{self, Known},
     bodies,
     limits::{self, Plans},
@@ -45,8 +46,7 @@ pub(super) struct Scene<'a> {
     pub known: Known<'a>,
     pub request_body: u64,
     pub auth_failures: u64,
-    /// What file names are relative to.
-    pub base_dir: &'a std::path::Path,
+    pub source: Source<'a>,
     pub documents: &'a [metadata::Document],
     /// Whether some listener asks its clients for certificates.
     pub asks_for_certificates: bool,
@@ -217,7 +217,7 @@ impl Declared<'_> {
             route: self.route,
             id: self.id,
             is_public: self.route.public == Some(true),
-            base_dir: scene.base_dir,
+            source: scene.source,
             shared: scene.shared,
             at: self.at,
         };
