@@ -6,6 +6,7 @@ pub mod auth; // L3 who is it?
 pub mod cache; // L3 what may be kept, and where
 pub mod cli; // L8 one file a verb
 pub mod config; // L5 what the operator wrote
+pub mod content; // L1 what stands in a body: types, codings, JSON, forms
 pub mod diagnostic; // L0 what is wrong in a configuration, with its place
 pub mod flow; // L1 what every stage speaks: identity, rejection, clock
 pub mod gateway; // L6 what runs: one compiled snapshot

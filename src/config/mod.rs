@@ -21,6 +21,41 @@ use crate::diagnostic::{Diagnostic, MOST, Path, Place, Problems, render};
 /// Longest configuration file, in bytes.
 const LONGEST: u64 = 64 << 20;
 
+/// A document of others that is JSON or YAML: keys that are numbers there, such as `200:`, are texts.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn document(text: &str) -> Result<serde_json::Value, String> {
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
+    let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|why| why.to_string())?;
+    as_json(value)
+}
+
+fn as_json(value: serde_yaml::Value) -> Result<serde_json::Value, String> {
+    use serde_yaml::Value;
+    Ok(match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(it) => it.into(),
+        Value::Number(it) => serde_json::to_value(it).map_err(|why| why.to_string())?,
+        Value::String(it) => it.into(),
+        Value::Sequence(items) => {
+            items.into_iter().map(as_json).collect::<Result<Vec<_>, _>>()?.into()
+        }
+        Value::Mapping(members) => {
+            let member = |(name, value)| match name {
+                Value::String(name) => Ok((name, as_json(value)?)),
+                Value::Number(name) => Ok((name.to_string(), as_json(value)?)),
+                _ => Err("a key is neither a text nor a number".to_owned()),
+            };
+            let members = members.into_iter().map(member);
+            serde_json::Value::Object(members.collect::<Result<_, _>>()?)
+        }
+        Value::Tagged(it) => as_json(it.value)?,
+    })
+}
+
 /// A configuration that could be read whole.
 pub struct Loaded {
     pub config: raw::Config,

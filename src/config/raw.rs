@@ -260,6 +260,13 @@ raw! {
         body_limit: Word,
         rate_limits: Vec<RateLimit>,
         concurrency: Concurrency,
+        validate: Validate,
+        request_body: RequestBody,
+        request_json: Json,
+        response_json: Json,
+        /// Bytes of a body that are held to be validated or changed.
+        body_buffer: Word,
+        compress: Compress,
         cache: Cache,
         cors: Cors,
         rewrite: Rewrite,
@@ -281,6 +288,11 @@ raw! {
     Authorize { groups: Vec<Word>, scopes: Vec<Word>, claims: Map<Vec<Word>>, when: Word }
     Ip { allow: Vec<Word>, deny: Vec<Word> }
     Concurrency { requests: u64, by: Choice }
+    Validate { request_schema: Word, openapi: Word }
+    RequestBody { convert: Word }
+    /// By JSON pointers.
+    Json { set: Map<Choice>, remove: Vec<Word>, rename: Map<Word> }
+    Compress { algorithms: Vec<Word>, min_size: Word }
     Cache {
         ttl: Word,
         query: Vec<Word>,

@@ -40,7 +40,10 @@ codes! {
     BodyTooLarge = 413 "body_too_large" "The request body is too large";
     UriTooLong = 414 "uri_too_long" "The request target is too long";
     ExpectationFailed = 417 "expectation_failed" "The expectation cannot be met";
+    MediaTypeUnsupported = 415 "media_type_unsupported" "The type of the body is not accepted";
+    ContentCodingUnsupported = 415 "content_coding_unsupported" "The coding of the body is not accepted";
     Misdirected = 421 "misdirected_request" "The request belongs on another connection";
+    RequestInvalid = 422 "request_invalid" "The request is not what is expected";
     RateLimited = 429 "rate_limited" "The rate limit is exceeded";
     ConcurrencyLimited = 429 "concurrency_limited" "Too many requests at the same time";
     HeadersTooLarge = 431 "headers_too_large" "The request headers are too large";
@@ -55,12 +58,14 @@ codes! {
 }
 
 impl Code {
-    /// Refusals that a route with `mode: report` lets through: those for who may do how much. What
-    /// is not HTTP, breaks a bound of the server or cannot be served is refused in any mode.
+    /// Refusals that a route with `mode: report` lets through: those for who may do how much, and for
+    /// what does not validate. What is not HTTP, breaks a bound of the server or cannot be served is refused in any mode.
     pub const REPORTABLE: &'static [Self] = &[
         Self::CredentialRequired,
         Self::CredentialInvalid,
         Self::AccessDenied,
+        Self::MediaTypeUnsupported,
+        Self::RequestInvalid,
         Self::RateLimited,
         Self::ConcurrencyLimited,
         Self::AuthenticatorUnavailable,
@@ -83,12 +88,23 @@ pub struct Rejection {
     pub cause: Option<String>,
     /// Extra answer headers: `WWW-Authenticate`, `Retry-After`, `Allow`, the limits.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where in the request, and by which rule: members of the answer besides.
+    pub at: Option<Box<At>>,
+}
+
+/// A place in a request that is not what it should be.
+#[derive(Debug)]
+pub struct At {
+    /// A JSON pointer into the body, or the name of a parameter.
+    pub pointer: String,
+    /// Of a schema.
+    pub keyword: String,
 }
 
 impl Rejection {
     #[must_use]
     pub const fn new(code: Code) -> Self {
-        Self { code, detail: None, cause: None, headers: Vec::new() }
+        Self { code, detail: None, cause: None, headers: Vec::new(), at: None }
     }
 
     #[must_use]
@@ -100,6 +116,12 @@ impl Rejection {
     #[must_use]
     pub fn cause(mut self, cause: impl Display) -> Self {
         self.cause = Some(cause.to_string());
+        self
+    }
+
+    #[must_use]
+    pub fn at(mut self, pointer: String, keyword: String) -> Self {
+        self.at = Some(Box::new(At { pointer, keyword }));
         self
     }
 

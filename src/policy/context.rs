@@ -4,6 +4,8 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderName, HeaderValue, request::Parts};
 
 use super::{
+    Answering,
+    content::Incoming,
     report::{Mode, Reported},
     transform::Prepared,
 };
@@ -47,6 +49,12 @@ pub struct Context {
     pub reads_body: bool,
     /// What the body must hash to.
     pub digest: Option<content_digest::Check>,
+    /// A policy changes the body of the answer.
+    pub changes_answer: bool,
+    /// No part of the answer will do, whatever range the client asks for.
+    pub wants_whole: bool,
+    pub answering: Answering,
+    pub incoming: Option<Box<Incoming>>,
     pub limits: limit::States,
     /// Held until the request ends.
     pub entered: Vec<limit::concurrency::Guard>,
@@ -83,6 +91,10 @@ impl Context {
             body_limit: u64::MAX,
             reads_body: false,
             digest: None,
+            changes_answer: false,
+            wants_whole: false,
+            answering: Answering::default(),
+            incoming: None,
             limits: limit::States::default(),
             entered: Vec::new(),
             to_upstream: Vec::new(),
@@ -120,6 +132,9 @@ impl Context {
     pub fn begin_body(&mut self) {
         if let Some(digest) = &mut self.digest {
             digest.restart();
+        }
+        if let Some(incoming) = &mut self.incoming {
+            incoming.restart();
         }
     }
 }

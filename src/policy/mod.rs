@@ -4,10 +4,13 @@
 //!
 //! To add one: a file here, a variant of [`Policy`], a line in each method below.
 
+pub mod answer;
 pub mod authenticate;
 pub mod authorize;
 pub mod body_limit;
+pub mod compress;
 pub mod concurrency;
+pub mod content;
 pub mod context;
 pub mod cors;
 pub mod ip;
@@ -20,8 +23,9 @@ use http::{HeaderValue, Uri, header, request::Parts, response};
 
 pub use self::context::Context;
 use self::{
-    authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
-    concurrency::Concurrency, cors::Cors, ip::Ip, rate_limit::RateLimit, transform::Transform,
+    answer::Answer, authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
+    compress::Compress, concurrency::Concurrency, content::Content, cors::Cors, ip::Ip,
+    rate_limit::RateLimit, transform::Transform,
 };
 use crate::flow::{answer::Stop, rejection::Rejection};
 
@@ -37,6 +41,17 @@ pub enum Policy {
     RateLimit(RateLimit),
     Concurrency(Concurrency),
     Transform(Box<Transform>),
+    Compress(Compress),
+    /// Boxed, both: they are much larger than the others and most routes have none.
+    Answer(Box<Answer>),
+    Content(Box<Content>),
+}
+
+/// What policies keep of an answer on its way.
+#[derive(Default)]
+pub struct Answering {
+    pub packing: compress::Packing,
+    pub outgoing: Option<Box<answer::Outgoing>>,
 }
 
 impl Policy {
@@ -54,6 +69,9 @@ impl Policy {
             Self::RateLimit(it) => it.request_filter(request, context)?,
             Self::Concurrency(it) => it.request_filter(request, context)?,
             Self::Transform(it) => it.request_filter(request, context)?,
+            Self::Compress(it) => it.request_filter(request, context),
+            Self::Answer(it) => it.request_filter(request, context),
+            Self::Content(it) => it.request_filter(request, context)?,
         }
         Ok(())
     }
@@ -63,12 +81,15 @@ impl Policy {
         match self {
             Self::Authenticate(it) => it.upstream_request_filter(request, context),
             Self::Transform(it) => it.upstream_request_filter(request, context),
+            Self::Answer(_) => Answer::upstream_request_filter(request),
+            Self::Content(it) => it.upstream_request_filter(request, context),
             Self::Cors(_)
             | Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
-            | Self::Concurrency(_) => {}
+            | Self::Concurrency(_)
+            | Self::Compress(_) => {}
         }
     }
 
@@ -90,13 +111,16 @@ impl Policy {
     ) -> Result<(), Rejection> {
         match self {
             Self::Authenticate(it) => it.request_body_filter(body, is_last, context),
+            Self::Content(it) => it.request_body_filter(body, is_last, context),
             Self::Cors(_)
             | Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authorize(_)
             | Self::RateLimit(_)
             | Self::Concurrency(_)
-            | Self::Transform(_) => Ok(()),
+            | Self::Transform(_)
+            | Self::Compress(_)
+            | Self::Answer(_) => Ok(()),
         }
     }
 
@@ -112,7 +136,64 @@ impl Policy {
             Self::Transform(it) => it.response_filter(response, request, context),
             Self::Authenticate(_) => Authenticate::response_filter(response, context),
             Self::RateLimit(it) => it.response_filter(response, context),
-            Self::Ip(_) | Self::BodyLimit(_) | Self::Authorize(_) | Self::Concurrency(_) => {}
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authorize(_)
+            | Self::Concurrency(_)
+            | Self::Compress(_)
+            | Self::Answer(_)
+            | Self::Content(_) => {}
+        }
+    }
+
+    /// Makes the head of an upstream's or a stored answer fit for the body that the client gets, after
+    /// `response_filter` of all. One that will change the body sets [`Context::changes_answer`].
+    ///
+    /// # Errors
+    /// The answer must not go on.
+    pub fn content_filter(
+        &self,
+        response: &mut response::Parts,
+        context: &mut Context,
+    ) -> Result<(), Rejection> {
+        match self {
+            Self::Compress(it) => it.content_filter(response, context),
+            Self::Answer(it) => it.content_filter(response, context)?,
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authenticate(_)
+            | Self::Authorize(_)
+            | Self::RateLimit(_)
+            | Self::Concurrency(_)
+            | Self::Cors(_)
+            | Self::Transform(_)
+            | Self::Content(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Sees the body of the answer piece by piece and leaves in `body` what the client gets.
+    ///
+    /// # Errors
+    /// The body cannot go on: the answer is cut, or a 502 takes its place where none of it was sent.
+    pub fn response_body_filter(
+        &self,
+        body: &mut Option<Bytes>,
+        is_last: bool,
+        answering: &mut Answering,
+    ) -> Result<(), Rejection> {
+        match self {
+            Self::Compress(it) => it.response_body_filter(body, is_last, answering),
+            Self::Answer(it) => it.response_body_filter(body, is_last, answering),
+            Self::Ip(_)
+            | Self::BodyLimit(_)
+            | Self::Authenticate(_)
+            | Self::Authorize(_)
+            | Self::RateLimit(_)
+            | Self::Concurrency(_)
+            | Self::Cors(_)
+            | Self::Transform(_)
+            | Self::Content(_) => Ok(()),
         }
     }
 }

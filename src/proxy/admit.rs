@@ -67,6 +67,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     } else {
         policy::report::run(&route.policies, route.mode, request, &mut exchange.context).await?;
     }
+    session.ignore_downstream_range |= exchange.context.wants_whole;
     Ok(act(session, exchange, &route)?)
 }
 

@@ -8,7 +8,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{cause, exchange::Exchange, reply};
+use super::{cause, exchange::Exchange, outgoing, reply};
 use crate::{
     flow::{
         clock,
@@ -291,6 +291,9 @@ fn report(exchange: &mut Exchange, outcome: Outcome) {
 /// Answers for a request that could not be carried out; the status of the answer, or 0 when the
 /// client is gone or has part of another answer already.
 pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Error) -> u16 {
+    if let Some(failure) = outgoing::failure(session) {
+        exchange.refusal.get_or_insert(failure);
+    }
     let rejection = verdict(exchange, error);
     let cause = cause::said(error);
     exchange.cause = Some(cause.clone());
@@ -298,6 +301,7 @@ pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Err
     rejection.cause.get_or_insert(cause);
     if session.response_written().is_some_and(|it| !it.status.is_informational()) {
         exchange.refused = Some(rejection.code);
+        exchange.cause = rejection.cause;
         return 0;
     }
     let status = rejection.code.status();

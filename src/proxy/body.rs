@@ -132,8 +132,8 @@ fn count(exchange: &mut Exchange, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// The client's fault, so that no endpoint is blamed for the connection that is cut.
-fn refuse(exchange: &mut Exchange, refusal: Rejection) -> Result<()> {
+/// As the client's fault, so that no endpoint is blamed for the connection that is cut.
+pub(super) fn refuse(exchange: &mut Exchange, refusal: Rejection) -> Result<()> {
     let status = ErrorType::HTTPStatus(refusal.code.status());
     exchange.refusal = Some(refusal);
     Err(Error::new_down(status))

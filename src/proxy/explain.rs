@@ -11,6 +11,7 @@ use super::{admit, caching, client_addr, forward, record, tls};
 use crate::{
     auth::Purpose,
     cache,
+    content::coding::Coding,
     diagnostic::mask,
     flow::{
         answer::Stop,
@@ -30,6 +31,7 @@ use crate::{
         Context, Policy,
         report::{self, Reported},
     },
+    value::size,
 };
 
 /// A request as written on a command line.
@@ -299,6 +301,29 @@ async fn consider(
         }
         Policy::BodyLimit(_) | Policy::Transform(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
+        Policy::Answer(answer) => {
+            let filled = answer.edits.fill(&context.values(header));
+            said.insert("response_json".to_owned(), answer.edits.shown(&filled));
+            Ok(())
+        }
+        Policy::Content(content) => {
+            let judged = content.judge(header, context);
+            let shown = content.shown(judged.incoming.as_ref());
+            said.insert("request_body".to_owned(), shown);
+            context.incoming = judged.incoming.map(Box::new);
+            judged.verdict.map_err(Stop::from)
+        }
+        Policy::Compress(compress) => {
+            let wanted = compress.wanted(header).map_or("nothing", Coding::word);
+            said.insert(
+                "compress".to_owned(),
+                json!({
+                    "algorithm": wanted,
+                    "min_size": size::format(compress.min_size),
+                }),
+            );
+            Ok(())
+        }
     }
 }
 

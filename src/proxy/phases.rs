@@ -13,7 +13,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{admit, attempt, body, caching, exchange::Exchange, forward, record, reply};
+use super::{admit, attempt, body, caching, exchange::Exchange, forward, outgoing, record, reply};
 use crate::{
     cache::Store,
     gateway::Gateway,
@@ -37,8 +37,10 @@ impl ProxyHttp for Proxy {
         Box::new(Exchange::new(self.live.load_full()))
     }
 
-    /// No modules: what a route transforms, its policies do.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+    /// None of Pingora's: what a route transforms, its policies do.
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(outgoing::Builder));
+    }
 
     async fn request_filter(
         &self,
@@ -185,7 +187,9 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        reply::finish_upstreams(session, response, exchange)
+        reply::finish_upstreams(session, response, exchange)?;
+        outgoing::begin(session, exchange);
+        Ok(())
     }
 
     fn response_body_filter(
@@ -228,6 +232,7 @@ impl ProxyHttp for Proxy {
         error: Option<&Error>,
         exchange: &mut Self::CTX,
     ) {
+        outgoing::note(session, exchange);
         record::finish(self, session, error, exchange);
     }
 

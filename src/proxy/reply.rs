@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header, request, respons
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde::Serialize;
 
-use super::{caching, exchange::Exchange};
+use super::{body, caching, exchange::Exchange};
 use crate::flow::{
     answer::Stop,
     rejection::{Code, Rejection},
@@ -28,6 +28,10 @@ struct Problem<'a> {
     detail: Option<&'a str>,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyword: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
 }
 
@@ -39,6 +43,8 @@ fn problem(rejection: &Rejection, request_id: Option<&str>) -> Bytes {
         status: code.status(),
         detail: rejection.detail.as_deref(),
         code: code.word(),
+        pointer: rejection.at.as_ref().map(|it| &*it.pointer),
+        keyword: rejection.at.as_ref().map(|it| &*it.keyword),
         request_id,
     };
     // Serialising strings and a number cannot fail; an empty body would still be a valid answer.
@@ -123,17 +129,24 @@ pub fn finish(head: &mut Parts, request: &request::Parts, exchange: &Exchange) {
 /// [`finish`] for an upstream's response, on a plain head: see `forward::change`.
 ///
 /// # Errors
-/// Never.
+/// A policy does not let the answer pass (see [`Exchange::refusal`]).
 pub fn finish_upstreams(
     session: &Session,
     response: &mut ResponseHeader,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
 ) -> Result<()> {
     let blank = ResponseHeader::build_no_case(200, Some(0))?;
     let mut head = Parts::from(std::mem::replace(response, blank));
     head.headers.reserve(ADDED);
     finish(&mut head, session.req_header(), exchange);
     caching::write_status(session, &mut head.headers, exchange);
+    if let Some(route) = &exchange.route {
+        for policy in route.policies.iter().rev() {
+            if let Err(refusal) = policy.content_filter(&mut head, &mut exchange.context) {
+                return body::refuse(exchange, refusal);
+            }
+        }
+    }
     // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
     head.headers.remove("keep-alive");
     *response = ResponseHeader::from(head);

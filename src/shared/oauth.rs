@@ -1,13 +1,11 @@
 //! How we show an authorization server who we are (RFC 6749 section 2.3.1), and forms as it reads them.
 //! Not the questions themselves.
-use std::fmt::Write;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::http_client::{Request, Url};
-use crate::value::secret::Secret;
+use crate::{content::form, value::secret::Secret};
 
 /// The longest id or secret.
 const LONGEST: usize = 4096;
@@ -81,16 +79,7 @@ fn form_of(fields: &[(&str, &str)]) -> String {
 
 fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => {
-                encoded.push(char::from(byte));
-            }
-            b' ' => encoded.push('+'),
-            // Writing to a string does not fail.
-            _ => drop(write!(encoded, "%{byte:02X}")),
-        }
-    }
+    form::encode(&mut encoded, text);
     encoded
 }
 

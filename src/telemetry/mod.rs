@@ -6,9 +6,9 @@ pub mod metrics;
 pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
-        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
-        ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics, LimitOutcome, Metrics,
-        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
-        UpstreamMetrics,
+        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyMetrics, BodyOutcome,
+        CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics,
+        LimitOutcome, Metrics, QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics,
+        TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
 };

@@ -38,11 +38,20 @@ impl Hit {
     }
 }
 
+/// Bytes that are handed on at a time: whoever changes them on their way must not keep all others of
+/// its thread waiting for a whole body.
+const PIECE: usize = 256 << 10;
+
+fn piece(left: &mut Bytes) -> Option<Bytes> {
+    let piece = left.split_to(left.len().min(PIECE));
+    (!piece.is_empty()).then_some(piece)
+}
+
 #[async_trait]
 impl HandleHit for Hit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
         match self {
-            Self::Whole { left, .. } => Ok(left.take().filter(|it| !it.is_empty())),
+            Self::Whole { left, .. } => Ok(left.as_mut().and_then(piece)),
             Self::Arriving(reader) => reader
                 .next()
                 .await

@@ -4,6 +4,7 @@
 
 mod access;
 mod authenticators;
+mod bodies;
 mod cache;
 mod consumers;
 mod cors;
@@ -76,7 +77,6 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
     let upstreams = upstreams(&source, shared, &root, &mut problems);
     let cache_memory = cache::memory(raw, &root, &mut problems);
-    let documents = metadata::documents(raw, &root, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
@@ -86,7 +86,8 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
         path_rules: edge.path_rules,
-        documents: &documents,
+        source,
+        documents: &metadata::documents(raw, &root, &mut problems),
         asks_for_certificates: tls::asks_for_certificates(raw),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);

@@ -7,8 +7,9 @@ use std::{
 use http::{HeaderValue, StatusCode};
 
 use super::{
+    Source,
     access::{self, Known},
-    cors,
+    bodies, cors,
     limits::{self, Plans},
     logins, matches, metadata, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
@@ -47,6 +48,7 @@ pub(super) struct Scene<'a> {
     pub request_body: u64,
     pub auth_failures: u64,
     pub path_rules: crate::value::path::Rules,
+    pub source: Source<'a>,
     pub documents: &'a [metadata::Document],
     /// Whether some listener asks its clients for certificates.
     pub asks_for_certificates: bool,
@@ -143,7 +145,8 @@ impl Declared<'_> {
     }
 
     /// The order here is the order on the wire: preflights, address, size, identity, what it may, rate,
-    /// concurrency, and what is changed of what goes on.
+    /// concurrency, and what is changed of what goes on. Answers come the other way round: what packs
+    /// them is first, and so the last.
     fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
         let limit = size_or(
             self.route.body_limit.as_ref(),
@@ -155,12 +158,22 @@ impl Declared<'_> {
             self.route.ip.as_ref().and_then(|raw| {
                 access::ip(raw, self.id, scene.shared, &self.at.key("ip"), problems)
             });
+        let bodies = bodies::Scene {
+            route: self.route,
+            id: self.id,
+            is_public: self.route.public == Some(true),
+            source: scene.source,
+            shared: scene.shared,
+            at: self.at,
+        };
+        let (content, answer) = (bodies.content(problems), bodies.answer(problems));
+        let compress = bodies.compress(problems).map(Policy::Compress);
         let cors = self
             .route
             .cors
             .as_ref()
             .and_then(|raw| cors::compile(raw, self.route, &self.at.key("cors"), problems));
-        let mut policies: Vec<Policy> = Vec::new();
+        let mut policies: Vec<Policy> = compress.into_iter().collect();
         policies.extend(cors.map(|it| Policy::Cors(Box::new(it))));
         policies.extend(ip.map(Policy::Ip));
         policies.push(Policy::BodyLimit(BodyLimit { limit }));
@@ -173,6 +186,8 @@ impl Declared<'_> {
         policies.extend(self.rate_limit(scene, is_public, problems).map(Policy::RateLimit));
         policies.extend(self.concurrency(scene, is_public, problems).map(Policy::Concurrency));
         policies.extend(transform.map(|it| Policy::Transform(Box::new(it))));
+        policies.extend(answer.map(|it| Policy::Answer(Box::new(it))));
+        policies.extend(content.map(|it| Policy::Content(Box::new(it))));
         policies
     }
 

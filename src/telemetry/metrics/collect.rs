@@ -14,6 +14,7 @@ use prometheus::{
 };
 
 use super::{
+    bodies::{self, BodyMetrics},
     family::{Family, counter, family, gauge, histogram, number},
     handles::{
         AccessMetrics, AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics,
@@ -47,6 +48,8 @@ pub struct Cells {
     pub limits: Keep<Arc<str>, LimitMetrics>,
     /// By route.
     pub caches: Keep<Arc<str>, CacheMetrics>,
+    /// By route.
+    pub bodies: Keep<Arc<str>, BodyMetrics>,
     pub tls: tls::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
@@ -224,6 +227,7 @@ impl Cells {
             reports: Keep::new(),
             limits: Keep::new(),
             caches: Keep::new(),
+            bodies: Keep::new(),
             tls: tls::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
@@ -249,6 +253,7 @@ impl Cells {
         self.reports.sweep();
         self.limits.sweep();
         self.caches.sweep();
+        self.bodies.sweep();
         self.tls.sweep();
     }
 
@@ -444,12 +449,16 @@ impl Exposition {
     /// A name or a label that Prometheus does not allow: a mistake of ours that any test finds.
     pub fn new(cells: Arc<Cells>) -> prometheus::Result<Self> {
         let process = process::FAMILIES.iter().map(|(family, _)| family);
-        let descriptions = FAMILIES.iter().chain(&tls::FAMILIES).copied().chain(process).map(
-            |Family(name, help, labels)| {
+        let descriptions = FAMILIES
+            .iter()
+            .chain(&tls::FAMILIES)
+            .chain(&bodies::FAMILIES)
+            .copied()
+            .chain(process)
+            .map(|Family(name, help, labels)| {
                 let labels = labels.iter().map(ToString::to_string).collect();
                 Desc::new((*name).to_owned(), (*help).to_owned(), labels, HashMap::new())
-            },
-        );
+            });
         Ok(Self { cells, descriptions: descriptions.collect::<prometheus::Result<_>>()? })
     }
 }
@@ -469,6 +478,7 @@ impl Collector for Exposition {
         families.extend(self.cells.cache());
         families.extend(self.cells.third_parties());
         families.extend(self.cells.access());
+        families.extend(bodies::collect(&self.cells.bodies));
         families.extend(self.cells.tls.collect());
         families.extend(self.cells.store());
         families

@@ -263,6 +263,24 @@ outcomes! {
     }
 }
 
+outcomes! {
+    /// What came of a body that a route looks into or changes, as the labels `step` and `result`.
+    BodyOutcome counted by BodyOutcomes {
+        Valid = "validate" "valid";
+        Invalid = "validate" "invalid";
+        RequestChanged = "request" "changed";
+        /// Of a type that the route does not change.
+        RequestSkipped = "request" "skipped";
+        RequestFailed = "request" "failed";
+        ResponseChanged = "response" "changed";
+        ResponseSkipped = "response" "skipped";
+        ResponseFailed = "response" "failed";
+        Zstd = "compress" "zstd";
+        Br = "compress" "br";
+        Gzip = "compress" "gzip";
+    }
+}
+
 /// One route that only reports: what it would have refused, by code.
 pub struct ReportMetrics([AtomicU64; Code::ALL.len()]);
 

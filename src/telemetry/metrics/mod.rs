@@ -1,6 +1,7 @@
 //! Metrics in the Prometheus text format 0.0.4; `docs/metrics.md` lists them and a test holds the
 //! two together. Label values come from the configuration or from a closed set, never from the
 //! wire, and a series leaves with the last snapshot that knows its route, consumer or upstream.
+mod bodies;
 mod collect;
 mod family;
 mod handles;
@@ -22,12 +23,13 @@ use prometheus::{
 };
 
 pub use self::{
+    bodies::BodyMetrics,
     collect::StoreReading,
     handles::{
-        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
-        ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, HandshakeOutcome,
-        KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
-        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
+        AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
+        CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome,
+        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics,
+        QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     status::Method,
 };
@@ -191,6 +193,11 @@ impl Metrics {
     /// What the cache did for the requests of a route.
     pub fn cache(&self, route: &str) -> Arc<CacheMetrics> {
         self.cells.caches.get_or_make(&route.into(), CacheMetrics::new)
+    }
+
+    /// What is done with the bodies of a route.
+    pub fn bodies(&self, route: &str) -> Arc<BodyMetrics> {
+        self.cells.bodies.get_or_make(&route.into(), BodyMetrics::new)
     }
 
     /// What the cache holds, read just before a `render`.

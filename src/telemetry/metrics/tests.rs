@@ -37,6 +37,9 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     metrics.config_applied("abc", Duration::from_secs(1_700_000_000));
     metrics.connections("http").inc();
     metrics.set_store(StoreReading { is_up: true, left_out: 0 });
+    let bodies = metrics.bodies("r");
+    bodies.record(BodyOutcome::Valid);
+    bodies.compressed(2, 1);
     let held: Vec<Box<dyn std::any::Any>> = vec![
         Box::new(route),
         Box::new(upstream),
@@ -50,6 +53,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(metrics.token("u")),
         Box::new(access),
         Box::new(report),
+        Box::new(bodies),
         Box::new(metrics.tls("https")),
         Box::new(metrics.certificate("https", "tls/www.pem")),
         Box::new(metrics.revocation_list("https", "tls/clients.crl")),

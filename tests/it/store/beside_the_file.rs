@@ -1,6 +1,6 @@
 //! Consumers of the file and of the store live side by side, or it is said why not.
 use super::{KEYED, ask, create, items, json, new_key, opens, send, with_sqlite, words};
-use crate::support::{Gateway, hash_of, key, wait_until};
+use crate::support::{Gateway, Upstream, hash_of, key, wait_until};
 
 const FILE: &str = "
 plans: {gold: {rate_limits: [{requests: 2, per: 1h, burst: 2}]}}
@@ -331,4 +331,29 @@ authenticators:
     let new = new_key(&gateway, "acme", "k4");
     assert_eq!(opens(&gateway, &new), 200);
     assert_eq!(gateway.status()["store"]["last_sync"]["applied"], true);
+}
+
+/// A key that is made while somebody edits a schema: what runs is what was loaded, until a reload.
+#[test]
+fn a_change_of_the_store_reads_no_schema_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = folder.path().join("schema.json");
+    std::fs::write(&schema, r#"{"required": ["a"]}"#).unwrap();
+    let yaml = "
+store: {sqlite: {path: store.db}}
+upstreams: {up: {endpoints: [{url: '$UP'}]}}
+routes:
+  - {id: valid, match: {paths: [/*]}, auth: [api_key], upstream: up, validate: {request_schema: $SCHEMA}}
+";
+    let upstream = Upstream::saying("in");
+    let gateway =
+        Gateway::start(yaml, &[("UP", &upstream.url()), ("SCHEMA", schema.to_str().unwrap())]);
+    std::fs::write(&schema, "{\"required\": [").unwrap();
+    create(&gateway, "acme");
+    let acme = new_key(&gateway, "acme", "k1");
+    let post = |body: &str| {
+        let request = gateway.request("POST", "/").header("X-API-Key", &acme);
+        request.header("Content-Type", "application/json").body(body).status()
+    };
+    assert_eq!((post(r#"{"a":1}"#), post("{}")), (200, 422));
 }
