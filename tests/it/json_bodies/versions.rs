@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tokio::{net::TcpStream, runtime::Runtime};
 
 use super::{gateway, key, start};
-use crate::support::{HANG, Upstream};
+use crate::support::{HANG, Upstream, reply};
 
 type Seen = Arc<Mutex<Vec<(Option<String>, Vec<u8>)>>>;
 
@@ -124,4 +124,65 @@ fn who_waits_is_told_to_go_on() {
     }
     assert_eq!(upstream.count(), 1);
     assert_eq!(upstream.last().header("expect"), None);
+}
+
+/// What cannot be changed is no whole answer over HTTP/2 either, out of the cache neither.
+#[test]
+fn an_answer_that_cannot_be_changed_ends_its_stream_alone() {
+    let upstream = Upstream::start(|request| {
+        let body = match &*request.target {
+            "/answered/fine" => "{\"secret\":\"SECRET\",\"n\":1}",
+            _ => "{\"secret\":\"SECRET\"",
+        };
+        reply(200, body)
+            .with("Content-Type", "application/json")
+            .with("Cache-Control", "max-age=60")
+    });
+    let gateway = gateway(&upstream);
+    let runtime = runtime();
+    let read = async {
+        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut client = client.ready().await.unwrap();
+        let mut answers = Vec::new();
+        for path in ["cut", "cut", "fine", "cut", "fine"] {
+            let request = http::Request::get(format!("http://a.test/answered/{path}"));
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            let Ok(response) = tokio::time::timeout(HANG, response).await.expect("an answer")
+            else {
+                answers.push((path, 0, String::new(), false));
+                continue;
+            };
+            let (head, mut data) = response.into_parts();
+            let (mut body, mut is_whole) = (Vec::new(), true);
+            while let Some(piece) = tokio::time::timeout(HANG, data.data()).await.expect("a piece")
+            {
+                match piece {
+                    Ok(piece) => body.extend_from_slice(&piece),
+                    Err(_) => {
+                        is_whole = false;
+                        break;
+                    }
+                }
+            }
+            answers.push((path, head.status.as_u16(), String::from_utf8(body).unwrap(), is_whole));
+        }
+        answers
+    };
+    for (path, status, body, is_whole) in runtime.block_on(read) {
+        assert!(!body.contains("SECRET"), "{path}: {body}");
+        if path == "fine" {
+            let expected = "{\"n\":1,\"path\":\"/answered/fine\"}";
+            assert_eq!((status, &*body, is_whole), (200, expected, true));
+        } else {
+            assert!(status != 200 || !is_whole, "{path}: {status} {body}");
+        }
+    }
+    // The log says why, whether it was the upstream that had just answered or the cache.
+    let log = gateway.access_log(5);
+    let failed = log.iter().filter(|it| it["path"] == "/answered/cut");
+    let causes: Vec<&str> = failed.map(|it| it["cause"].as_str().unwrap_or("none")).collect();
+    assert!(causes.iter().all(|it| it.contains("response_json")), "{causes:?}");
+    assert_eq!(causes.len(), 3);
 }
