@@ -261,6 +261,8 @@ raw! {
         rate_limits: Vec<RateLimit>,
         concurrency: Concurrency,
         cache: Cache,
+        mirror: Mirror,
+        grpc_web: bool,
         upstream: Word,
         split: Vec<Share>,
         redirect: Redirect,
@@ -287,6 +289,7 @@ raw! {
         /// The response header that names the tags that an entry is purged by.
         tags: Word,
     }
+    Mirror { upstream: Word, percent: Word, max_body: Word, concurrency: u64 }
     Share { upstream: Word, weight: u64 }
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }

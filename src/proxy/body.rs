@@ -133,7 +133,7 @@ fn count(exchange: &mut Exchange, bytes: usize) -> Result<()> {
 }
 
 /// The client's fault, so that no endpoint is blamed for the connection that is cut.
-fn refuse(exchange: &mut Exchange, refusal: Rejection) -> Result<()> {
+pub(super) fn refuse(exchange: &mut Exchange, refusal: Rejection) -> Result<()> {
     let status = ErrorType::HTTPStatus(refusal.code.status());
     exchange.refusal = Some(refusal);
     Err(Error::new_down(status))

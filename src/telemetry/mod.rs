@@ -8,7 +8,7 @@ pub use self::{
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
         ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics, LimitOutcome, Metrics,
-        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
-        UpstreamMetrics,
+        MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
+        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
 };

@@ -17,10 +17,11 @@ use super::{
     family::{Family, counter, family, gauge, histogram, number},
     handles::{
         AccessMetrics, AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics,
-        LimitMetrics, QuestionMetrics, ReportMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
+        LimitMetrics, MirrorMetrics, QuestionMetrics, ReportMetrics, RouteMetrics, TokenMetrics,
+        UpstreamMetrics,
     },
     keep::Keep,
-    process,
+    mirror, process,
     status::Method,
     tls,
 };
@@ -47,6 +48,8 @@ pub struct Cells {
     pub limits: Keep<Arc<str>, LimitMetrics>,
     /// By route.
     pub caches: Keep<Arc<str>, CacheMetrics>,
+    /// By route.
+    pub mirrors: Keep<Arc<str>, MirrorMetrics>,
     pub tls: tls::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
@@ -202,6 +205,7 @@ const FAMILIES: &[&Family] = &[
     &LIMIT_EVICTED,
     &REJECTIONS,
     &CACHE,
+    &mirror::FAMILY,
     &CACHE_ENTRIES,
     &CACHE_BYTES,
     &CACHE_EVICTED,
@@ -224,6 +228,7 @@ impl Cells {
             reports: Keep::new(),
             limits: Keep::new(),
             caches: Keep::new(),
+            mirrors: Keep::new(),
             tls: tls::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
@@ -249,6 +254,7 @@ impl Cells {
         self.reports.sweep();
         self.limits.sweep();
         self.caches.sweep();
+        self.mirrors.sweep();
         self.tls.sweep();
     }
 
@@ -467,6 +473,7 @@ impl Collector for Exposition {
         families.extend(self.cells.key_sets());
         families.extend(self.cells.decisions());
         families.extend(self.cells.cache());
+        families.push(mirror::collect(&self.cells.mirrors));
         families.extend(self.cells.third_parties());
         families.extend(self.cells.access());
         families.extend(self.cells.tls.collect());

@@ -6,6 +6,7 @@ mod family;
 mod handles;
 mod histogram;
 mod keep;
+mod mirror;
 mod process;
 mod status;
 mod tls;
@@ -26,8 +27,8 @@ pub use self::{
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
         ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, HandshakeOutcome,
-        KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
-        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
+        KeySetMetrics, LimitMetrics, LimitOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics,
+        QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     status::Method,
 };
@@ -191,6 +192,11 @@ impl Metrics {
     /// What the cache did for the requests of a route.
     pub fn cache(&self, route: &str) -> Arc<CacheMetrics> {
         self.cells.caches.get_or_make(&route.into(), CacheMetrics::new)
+    }
+
+    /// Of a route whose requests are mirrored.
+    pub fn mirror(&self, route: &str) -> Arc<MirrorMetrics> {
+        self.cells.mirrors.get_or_make(&route.into(), MirrorMetrics::new)
     }
 
     /// What the cache holds, read just before a `render`.
