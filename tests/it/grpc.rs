@@ -317,6 +317,8 @@ fn copies_are_grpc_too() {
     let body = STANDARD.encode(message("hello"));
     let response = web(&gateway, "/copied/Echo", "application/grpc-web-text", body).send();
     assert_eq!(response.status, 200);
+    // Copies run beside each other: the second must not overtake the first.
+    wait_until("the first copy", || shadow.calls().len() == 1);
     let request = web(&gateway, "/copied/Echo", "application/grpc-web", "");
     assert_eq!(request.send().status, 200);
     wait_until("both copies", || shadow.calls().len() == 2);

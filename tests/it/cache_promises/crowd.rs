@@ -137,8 +137,26 @@ fn nobody_queues_for_what_is_not_kept() {
 #[test]
 fn nobody_queues_for_errors() {
     check_nobody_queues(1, || reply(500, "broken"), 500);
-    // Who waited for two that failed no longer waits for a third.
-    check_nobody_queues(3, || Behaviour::RawThenClose(Vec::new()), 502);
+}
+
+/// Some try one after another, as one of them may succeed; whoever has waited for a few goes by himself.
+#[test]
+fn nobody_queues_for_an_origin_that_fails() {
+    const EACH: Duration = Duration::from_millis(300);
+    let upstream = Upstream::start(|request| match &*request.target {
+        "/before" => reply(200, "before").with("cache-control", "max-age=60"),
+        _ => {
+            thread::sleep(EACH);
+            Behaviour::RawThenClose(Vec::new())
+        }
+    });
+    let gateway = gateway(&upstream);
+    let mut all_in = Instant::now();
+    let answers = ask_at_once(&gateway, "/own", || all_in = Instant::now());
+    let statuses: Vec<u16> = answers.iter().flatten().map(|it| it.status).collect();
+    assert!(statuses.len() == crowd() && statuses.iter().all(|it| *it == 502), "{statuses:?}");
+    // One after another would take 75 s.
+    assert!(all_in.elapsed() < EACH * 40, "{:?}", all_in.elapsed());
 }
 
 #[test]
