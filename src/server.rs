@@ -32,7 +32,7 @@ use crate::{
     flow::clock::Now,
     gateway::{Gateway, Shared},
     limit,
-    proxy::phases::Proxy,
+    proxy::{mirror::Mirrors, phases::Proxy},
     reload::{self, Begun, Reloader},
     store::State,
     telemetry::AccessLog,
@@ -139,27 +139,33 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
         metrics: shared.metrics.clone(),
         access_log: access_log.clone(),
         cache: shared.cache,
+        mirrors: Mirrors::new(background.handle().clone()),
     };
     let workers = start_workers(&process, &proxy, &listeners, &draining)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(admin, app, draining.clone()));
     background.spawn(signals::handle(process.clone()));
     background.spawn(sweep(shared.limits.clone()));
-    background.spawn(reload::follow(reloader.clone()));
-    background.spawn(reload::keep_uses(reloader.clone()));
-    if options.is_watching {
-        background.spawn(reload::watch(reloader.clone()));
-    }
+    start_following(&reloader, options, background.handle());
     wait_for_names(&gateway);
     process.is_ready.store(true, Ordering::Release);
     log::info!("revision {} is running", gateway.revision);
     on_ready(&gateway);
-    leave(&process, &workers, draining, &background);
+    leave(&process, &workers, &proxy.mirrors, draining, &background);
     drop(listeners);
     background.block_on(close_store(&reloader));
     access_log.close(Duration::from_secs(5));
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
+}
+
+/// What changes the configuration beside the signals and the admin API.
+fn start_following(reloader: &Arc<Reloader>, options: &Options, background: &runtime::Handle) {
+    background.spawn(reload::follow(reloader.clone()));
+    background.spawn(reload::keep_uses(reloader.clone()));
+    if options.is_watching {
+        background.spawn(reload::watch(reloader.clone()));
+    }
 }
 
 /// The last uses are written down, unless the store is gone: nobody waits for it then.
@@ -254,12 +260,14 @@ fn pool_size(gateway: &Gateway) -> usize {
 fn leave(
     process: &Process,
     workers: &[thread::JoinHandle<()>],
+    mirrors: &Mirrors,
     mut draining: ShutdownWatch,
     background: &runtime::Runtime,
 ) {
     let _ = background.block_on(draining.wait_for(|is_draining| *is_draining));
     let until = Instant::now() + process.gateway().admin.grace_period;
-    let is_running = || workers.iter().any(|worker| !worker.is_finished());
+    // Copies of requests run beside the workers.
+    let is_running = || workers.iter().any(|worker| !worker.is_finished()) || mirrors.running() > 0;
     while is_running() && !process.is_fast.load(Ordering::Acquire) && Instant::now() < until {
         thread::sleep(Duration::from_millis(5));
     }

@@ -12,6 +12,8 @@ pub struct Parts<'a> {
     pub host: &'a str,
     /// As in the authority; empty without one.
     pub port: &'a str,
+    /// The authority as it was written, where that is another way to write `host`; else empty.
+    pub written: &'a str,
     /// The canonical path.
     pub path: &'a str,
     pub query: Option<&'a str>,
@@ -33,6 +35,7 @@ pub fn primary(rule: &Rule, parts: &Parts<'_>) -> Vec<u8> {
         parts.scheme.as_bytes(),
         parts.host.as_bytes(),
         parts.port.as_bytes(),
+        parts.written.as_bytes(),
         parts.path.as_bytes(),
         query.as_bytes(),
         consumer.as_bytes(),
@@ -59,7 +62,8 @@ fn query<'a>(rule: &Rule, query: Option<&'a str>) -> Cow<'a, str> {
         None => true,
         Some(names) => {
             let name = crate::value::query::decode(name(pair));
-            names.iter().any(|it| **it == *name)
+            // Some origins end a parameter at a semicolon too: what they may see in this one counts.
+            names.iter().any(|it| may_be_taken_for(&name, it)) || pair.contains(';')
         }
     };
     let mut pairs: Vec<&str> = query.split('&').filter(counts).collect();
@@ -68,6 +72,14 @@ fn query<'a>(rule: &Rule, query: Option<&'a str>) -> Cow<'a, str> {
     }
     pairs.sort_by(|a, b| name(a).cmp(name(b)));
     Cow::Owned(pairs.join("&"))
+}
+
+/// Whether an origin may take `name` for `ours`: PHP passes over spaces before it, ends it at a NUL or a
+/// bracket, and makes an underscore of a dot or a space.
+fn may_be_taken_for(name: &str, ours: &str) -> bool {
+    let bare = name.trim_start().split(['\0', '[']).next().unwrap_or_default();
+    let is_same = |(a, b): (u8, u8)| a == b || b == b'_' && matches!(a, b'.' | b' ');
+    name == ours || bare.len() == ours.len() && bare.bytes().zip(ours.bytes()).all(is_same)
 }
 
 fn name<'a>(pair: &&'a str) -> &'a str {
@@ -110,6 +122,7 @@ mod tests {
         scheme: "http",
         host: "a.test",
         port: "",
+        written: "",
         path: "/x",
         query: Some("b=2&a=1"),
         consumer: "acme",
@@ -124,6 +137,7 @@ mod tests {
             Parts { scheme: "https", ..BASE },
             Parts { host: "b.test", ..BASE },
             Parts { port: "81", ..BASE },
+            Parts { written: "A.test", ..BASE },
             Parts { path: "/x/", ..BASE },
             Parts { host: "a.test/x", path: "", ..BASE },
             Parts { query: None, ..BASE },
@@ -152,9 +166,36 @@ mod tests {
         same(&some, BASE, Parts { query: Some("a=1&c=9"), ..BASE });
         same(&some, BASE, Parts { query: Some("b=7&a=1"), ..BASE });
         assert_ne!(
+            primary(&some, &BASE),
+            primary(&some, &Parts { query: Some("b=7;a=2&a=1"), ..BASE })
+        );
+        assert_ne!(
             primary(&all, &Parts { query: Some("a=1&a=2"), ..BASE }),
             primary(&all, &Parts { query: Some("a=2&a=1"), ..BASE })
         );
+    }
+
+    #[test]
+    fn what_an_origin_may_take_for_a_parameter_counts() {
+        let rule = rule(Some(&["page", "per_page"]), false);
+        let key = |query: &str| primary(&rule, &Parts { query: Some(query), ..BASE });
+        for other in [
+            "+page=2",
+            "%20page=2",
+            "page%00=2",
+            "page[]=2",
+            "page%5b0]=2",
+            "a;page=2",
+            "per.page=2",
+            "per%20page=2",
+            "p%61ge=2",
+            "page",
+        ] {
+            assert_ne!(key(&format!("page=1&{other}")), key("page=1"), "{other}");
+        }
+        for other in ["pages=2", "xpage=2", "Page=2", "per-page=2", "a=page"] {
+            assert_eq!(key(&format!("page=1&{other}")), key("page=1"), "{other}");
+        }
     }
 
     #[test]

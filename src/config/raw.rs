@@ -273,6 +273,8 @@ raw! {
         request_headers: Edits,
         request_query: Edits,
         response_headers: Edits,
+        mirror: Mirror,
+        grpc_web: bool,
         upstream: Word,
         split: Vec<Share>,
         redirect: Redirect,
@@ -316,6 +318,7 @@ raw! {
     Replace { from: Word, to: Word }
     /// The values are templates.
     Edits { set: Map<Word>, add: Map<Word>, remove: Vec<Word> }
+    Mirror { upstream: Word, percent: Word, max_body: Word, concurrency: u64 }
     Share { upstream: Word, weight: u64 }
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }

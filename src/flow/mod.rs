@@ -2,6 +2,7 @@
 pub mod answer;
 pub mod certificate;
 pub mod clock;
+pub mod grpc;
 pub mod identity;
 pub mod rejection;
 pub mod reserved;

@@ -16,7 +16,7 @@ pub enum Claim {
 pub fn claim(name: &str) -> Option<Claim> {
     const PREFIXES: [&[u8]; 4] =
         [b"x-consumer-", b"x-credential-", b"x-authenticated-", b"x-forwarded-"];
-    const NAMES: [&[u8]; 2] = [b"forwarded", b"x-real-ip"];
+    const NAMES: [&[u8]; 3] = [b"forwarded", b"x-real-ip", b"x-tollgate-mirror"];
     let name = name.as_bytes();
     // Most names end here.
     if !matches!(name.first(), Some(b'x' | b'f')) {
@@ -65,6 +65,8 @@ mod tests {
         check("x_consumer_username", Some(Claim::Alias));
         check("x-consumer_username", Some(Claim::Alias));
         check("x.real~ip", Some(Claim::Alias));
+        check("x-tollgate-mirror", Some(Claim::Plain));
+        check("x_tollgate_mirror", Some(Claim::Alias));
         check("x_forwarded-for", Some(Claim::Alias));
         check("x-consumer", None);
         check("forwarded-x", None);

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
-    cache,
+    cache, limit,
     policy::{Policy, report::Mode},
-    telemetry::{CacheMetrics, ReportMetrics, RouteMetrics},
+    telemetry::{CacheMetrics, MirrorMetrics, ReportMetrics, RouteMetrics, UpstreamMetrics},
     upstream::Upstream,
     value::template::Template,
 };
@@ -25,6 +25,9 @@ pub struct Route {
     pub allows_encoded_nul: bool,
     /// Whether its whole query is masked in the log: a login's holds a code.
     pub is_query_secret: bool,
+    pub mirror: Option<Arc<Mirror>>,
+    /// Whether browsers may speak gRPC-Web to its upstream, which speaks gRPC.
+    pub is_grpc_web: bool,
     pub metrics: Arc<RouteMetrics>,
     /// Of a route that only reports.
     pub reported: Option<Arc<ReportMetrics>>,
@@ -73,6 +76,32 @@ impl Split {
 
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.shares.iter().map(|(_, upstream)| upstream)
+    }
+}
+
+/// Where copies of a route's requests go, and how many at most.
+pub struct Mirror {
+    pub upstream: Arc<Upstream>,
+    /// Of [`Mirror::WHOLE`] requests.
+    pub share: u32,
+    /// Bytes of a body at most; a request with a longer one is not mirrored.
+    pub max_body: usize,
+    /// Copies held or under way at a time.
+    pub concurrency: u64,
+    pub key: limit::Key,
+    pub in_flight: Arc<limit::Concurrency>,
+    pub metrics: Arc<MirrorMetrics>,
+    pub upstream_metrics: Arc<UpstreamMetrics>,
+}
+
+impl Mirror {
+    /// All requests, as a `share`.
+    pub const WHOLE: u32 = 1_000_000;
+
+    /// Whether the request that drew this number is mirrored.
+    #[must_use]
+    pub const fn is_due(&self, draw: u32) -> bool {
+        draw % Self::WHOLE < self.share
     }
 }
 

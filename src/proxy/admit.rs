@@ -7,7 +7,7 @@ use pingora::{Result, http::RequestHeader, proxy::Session};
 
 use super::{
     exchange::Exchange,
-    head,
+    grpc_web, head,
     reply::{Answer, X_REQUEST_ID},
     tls,
 };
@@ -51,6 +51,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     let route = encoded.check(find(&question, &gateway))?.clone();
     exchange.route = Some(route.clone());
     let request = session.req_header();
+    exchange.grpc_web = grpc_web::Transcoder::of(&route, request);
     if session.subrequest_ctx.is_some() {
         // A revalidation in the background is asked for by the gateway: it says who the client was,
         // and costs that client nothing.

@@ -67,7 +67,7 @@ pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpP
 }
 
 /// Equal values go to the same endpoint; a request without the value goes anywhere.
-fn hash(session: &Session, exchange: &Exchange, upstream: &Upstream) -> Option<u64> {
+pub fn hash(session: &Session, exchange: &Exchange, upstream: &Upstream) -> Option<u64> {
     let request = session.req_header();
     match upstream.spec().hash_on.as_ref()? {
         HashOn::Header(name) => request.headers.get(name).map(|it| hash_of(it.as_bytes())),
@@ -141,7 +141,7 @@ pub fn failed(
     error
 }
 
-fn is_timeout(kind: &ErrorType) -> bool {
+pub fn is_timeout(kind: &ErrorType) -> bool {
     matches!(
         kind,
         ErrorType::ConnectTimedout

@@ -7,7 +7,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::caching::Caching;
+use super::{caching::Caching, grpc_web::Transcoder, mirror::Copying};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -27,6 +27,10 @@ pub struct Exchange {
     pub forwarding: Forwarding,
     /// Set on a route with a cache, whether or not this request may use it.
     pub caching: Option<Box<Caching>>,
+    /// Of a route with a mirror.
+    pub copying: Copying,
+    /// Set for a request that speaks gRPC-Web, on a route that takes it.
+    pub grpc_web: Option<Box<Transcoder>>,
     /// Why the body may not pass, until that is said.
     pub refusal: Option<Rejection>,
     /// Our refusal, if there was one.
@@ -80,6 +84,8 @@ impl Exchange {
             upstream: None,
             forwarding: Forwarding::default(),
             caching: None,
+            copying: Copying::default(),
+            grpc_web: None,
             refusal: None,
             refused: None,
             cause: None,
@@ -90,5 +96,9 @@ impl Exchange {
     pub fn begin_body(&mut self) {
         self.forwarding.body_bytes = 0;
         self.context.begin_body();
+        self.copying.begin_body();
+        if let Some(transcoder) = &mut self.grpc_web {
+            transcoder.begin_body();
+        }
     }
 }

@@ -7,7 +7,7 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward, record, tls};
+use super::{admit, caching, client_addr, forward, grpc_web, record, tls};
 use crate::{
     auth::Purpose,
     cache,
@@ -23,7 +23,7 @@ use crate::{
     gateway::{
         Gateway,
         matcher::{self, Verdict},
-        route::{Action, Route},
+        route::{Action, Mirror, Route},
         tls::pem,
     },
     limit,
@@ -215,6 +215,10 @@ async fn walk(
         Action::Proxy(upstream) => upstream.token().map(|_| &shown),
         _ => None,
     };
+    let transcoder = grpc_web::Transcoder::of(route, header);
+    if route.is_grpc_web {
+        said.insert("grpc_web".to_owned(), json!(transcoder.is_some()));
+    }
     let is_tls = context.scheme == "https";
     let origin = forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
     let client = Parts::clone(header);
@@ -228,6 +232,7 @@ async fn walk(
         forward::authorize(head, token);
         forward::announce(head, &origin, host);
     });
+    let changed = changed.and_then(|()| grpc_web::forward(header, transcoder.as_deref()));
     changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
     if said.contains_key("upstream") {
         said.insert("upstream_request".to_owned(), sent(header, gateway));
@@ -396,6 +401,15 @@ fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
     };
     said.insert("outcome".to_owned(), json!("forwarded"));
     said.insert("upstream".to_owned(), upstream);
+    if let Some(mirror) = &route.mirror {
+        let percent = f64::from(mirror.share) * 100.0 / f64::from(Mirror::WHOLE);
+        let shown = json!({
+            "upstream": mirror.upstream.name(),
+            "percent": percent,
+            "max_body_bytes": mirror.max_body,
+        });
+        said.insert("mirror".to_owned(), shown);
+    }
     if let Action::Proxy(upstream) = &route.action {
         let endpoints = upstream.endpoints().iter().map(|it| json!(&**it.url()));
         said.insert("endpoints".to_owned(), endpoints.collect());

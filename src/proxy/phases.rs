@@ -4,6 +4,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::{
     Error, Result,
     cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable},
@@ -13,7 +14,13 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{admit, attempt, body, caching, exchange::Exchange, forward, outgoing, record, reply};
+use super::{
+    admit, attempt, body, caching,
+    exchange::Exchange,
+    forward, grpc_web,
+    mirror::{self, Mirrors},
+    outgoing, record, reply,
+};
 use crate::{
     cache::Store,
     gateway::Gateway,
@@ -27,6 +34,7 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub cache: &'static Store,
+    pub mirrors: Arc<Mirrors>,
 }
 
 #[async_trait]
@@ -156,7 +164,10 @@ impl ProxyHttp for Proxy {
             }
             forward::authorize(head, exchange.forwarding.authorization.as_ref());
             forward::announce(head, &exchange.origin(session, is_trusted), host);
-        })
+        })?;
+        grpc_web::forward(request, exchange.grpc_web.as_deref())?;
+        mirror::begin(&self.mirrors, session, request, exchange);
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -166,7 +177,10 @@ impl ProxyHttp for Proxy {
         end_of_stream: bool,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        body::pass(session, exchange, body, end_of_stream)
+        body::pass(session, exchange, body, end_of_stream)?;
+        grpc_web::decode(exchange, body, end_of_stream)?;
+        mirror::take(&self.mirrors, exchange, body.as_ref(), end_of_stream);
+        Ok(())
     }
 
     async fn upstream_response_filter(
@@ -187,6 +201,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
+        grpc_web::answer(response, exchange)?;
         reply::finish_upstreams(session, response, exchange)?;
         outgoing::begin(session, exchange);
         Ok(())
@@ -195,14 +210,24 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end_of_stream: bool,
         exchange: &mut Self::CTX,
     ) -> Result<Option<std::time::Duration>> {
+        grpc_web::encode(exchange, body);
         if !end_of_stream {
             attempt::check_total(exchange)?;
         }
         Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        exchange: &mut Self::CTX,
+    ) -> Result<Option<Bytes>> {
+        Ok(grpc_web::end(exchange, trailers))
     }
 
     fn error_while_proxy(

@@ -7,7 +7,7 @@ use std::{
 use http::{HeaderValue, header, request::Parts};
 use pingora::{Error, proxy::Session};
 
-use super::{caching, exchange::Exchange, head::Refusal, phases::Proxy, tls::Peer};
+use super::{caching, exchange::Exchange, head::Refusal, mirror, phases::Proxy, tls::Peer};
 use crate::{
     auth::decode_query,
     flow::rejection::Code,
@@ -19,6 +19,7 @@ use crate::{
 const CLIENT_GONE: u16 = 499;
 
 pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
+    mirror::end(exchange);
     if session.subrequest_ctx.is_some() {
         // A revalidation in the background: nobody's request.
         exchange.forwarding.current = None;

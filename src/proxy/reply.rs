@@ -1,12 +1,15 @@
 //! The one place that writes an answer of our own: refusals (RFC 9457), redirects, fixed responses.
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, request, response::Parts};
-use pingora::{Result, http::ResponseHeader, proxy::Session};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request, response::Parts,
+};
+use pingora::{Result, http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
 use serde::Serialize;
 
 use super::{body, caching, exchange::Exchange};
 use crate::flow::{
     answer::Stop,
+    grpc::{self, GRPC_MESSAGE, GRPC_STATUS, Kind},
     rejection::{Code, Rejection},
 };
 
@@ -100,16 +103,41 @@ pub async fn refuse(
     rejection: Rejection,
 ) -> Result<()> {
     exchange.refused = Some(rejection.code);
+    if let Some(kind) = Kind::of(&session.req_header().headers) {
+        return refuse_grpc(session, exchange, rejection, kind).await;
+    }
     let request_id = exchange.context.request_id.clone();
     let body = problem(&rejection, request_id.as_ref().and_then(|id| id.to_str().ok()));
     exchange.cause = rejection.cause;
     let mut answer = Answer::new(rejection.code.status(), PROBLEM, body)?;
-    for (name, value) in rejection.headers {
-        answer.head.headers.append(name, value);
+    mark(&mut answer.head.headers, rejection.code, rejection.headers);
+    answer.write(session, exchange).await
+}
+
+fn mark(head: &mut HeaderMap, code: Code, headers: Vec<(HeaderName, HeaderValue)>) {
+    for (name, value) in headers {
+        head.append(name, value);
     }
-    let status = HeaderValue::from_static(proxy_status(rejection.code));
-    answer.head.headers.insert(&PROXY_STATUS, status);
-    answer.head.headers.insert(header::CACHE_CONTROL, NO_STORE);
+    head.insert(&PROXY_STATUS, HeaderValue::from_static(proxy_status(code)));
+    head.insert(header::CACHE_CONTROL, NO_STORE);
+}
+
+/// The same for a client that speaks gRPC, and reads no other status than its own: trailers alone.
+async fn refuse_grpc(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    rejection: Rejection,
+    kind: Kind,
+) -> Result<()> {
+    let code = rejection.code;
+    exchange.cause = rejection.cause;
+    let said = rejection.detail.as_deref().unwrap_or_else(|| code.title());
+    let mut answer = Answer::new(200, PROBLEM, Bytes::new())?;
+    let headers = &mut answer.head.headers;
+    mark(headers, code, rejection.headers);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type()));
+    headers.insert(&GRPC_STATUS, HeaderValue::from(u16::from(grpc::status(code.status()))));
+    headers.insert(&GRPC_MESSAGE, grpc::message(&format!("{}: {said}", code.word())));
     answer.write(session, exchange).await
 }
 
@@ -182,6 +210,12 @@ impl Answer {
         keep(session);
         let has_body = session.req_header().method != Method::HEAD && !self.body.is_empty();
         let header = Box::new(ResponseHeader::from(self.head));
+        if !has_body && session.is_http2() {
+            // The end must be said with the head: gRPC takes it for trailers by that, and after an error
+            // Pingora would drop the stream without it.
+            session.write_response_tasks(vec![HttpTask::Header(header, true)]).await?;
+            return Ok(());
+        }
         session.write_response_header(header, !has_body).await?;
         if has_body {
             session.write_response_body(Some(self.body), true).await?;

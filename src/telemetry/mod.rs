@@ -8,7 +8,7 @@ pub use self::{
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyMetrics, BodyOutcome,
         CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics,
-        LimitOutcome, Metrics, QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics,
-        TlsMetrics, TokenMetrics, UpstreamMetrics,
+        LimitOutcome, Metrics, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome,
+        ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
 };

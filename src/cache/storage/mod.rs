@@ -96,6 +96,10 @@ impl Store {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.memory.len() == 0
+    }
+
     /// Whether the body of this key outgrew its bound not long ago.
     pub fn is_known_large(&self, key: &CacheKey) -> bool {
         self.large.get(&key.primary_bin()).is_some()

@@ -163,5 +163,7 @@ fn route(id: &str, authenticator: &Arc<Authenticator>, scene: &Scene<'_>) -> Rou
         allows_encoded_slash: false,
         allows_encoded_nul: false,
         is_query_secret: true,
+        mirror: None,
+        is_grpc_web: false,
     }
 }

@@ -201,6 +201,8 @@ impl Document {
             allows_encoded_slash: false,
             allows_encoded_nul: false,
             is_query_secret: false,
+            mirror: None,
+            is_grpc_web: false,
             mode: crate::policy::report::Mode::Enforce,
             reported: None,
             cache: None,

@@ -9,9 +9,9 @@ use http::{HeaderValue, StatusCode};
 use super::{
     Source,
     access::{self, Known},
-    bodies, cors,
+    bodies, cors, grpc_web,
     limits::{self, Plans},
-    logins, matches, metadata, transform,
+    logins, matches, metadata, mirror, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
@@ -129,6 +129,10 @@ impl Declared<'_> {
             encoded.insert(word.as_str());
         }
         let cache = self.cache(&policies, action.as_ref(), problems);
+        let from = mirror::From { raw: self.raw, route: self.id, action: action.as_ref(), scene };
+        let mirror = from.compile(self.route.mirror.as_ref(), &self.at.key("mirror"), problems);
+        let is_grpc_web =
+            grpc_web::is_on(self.route, action.as_ref(), mirror.as_deref(), self.at, problems);
         Some(Route {
             id: self.id.into(),
             policies: policies.into(),
@@ -139,6 +143,8 @@ impl Declared<'_> {
             allows_encoded_slash: encoded.contains("slash"),
             allows_encoded_nul: encoded.contains("nul"),
             is_query_secret: false,
+            is_grpc_web,
+            mirror,
             metrics: scene.shared.metrics.route(self.id),
             reported: (mode == Mode::Report).then(|| scene.shared.metrics.report(self.id)),
         })

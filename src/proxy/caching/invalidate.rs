@@ -18,7 +18,11 @@ pub fn invalidate(
     store: &Store,
 ) {
     let request = session.req_header();
-    if request.method.is_safe() || !did_something(response.status) || !exchange.gateway.has_cache {
+    if request.method.is_safe() || !did_something(response.status) {
+        return;
+    }
+    // What was stored under an earlier configuration may be found again under a later one.
+    if !exchange.gateway.has_cache && store.is_empty() {
         return;
     }
     let context = &exchange.context;

@@ -30,7 +30,10 @@ use crate::{
         storage::Label,
         vary,
     },
-    flow::rejection::{Code, Rejection},
+    flow::{
+        rejection::{Code, Rejection},
+        reserved,
+    },
     gateway::route::Route,
     policy::{Context, Policy},
     telemetry::CacheOutcome,
@@ -46,12 +49,34 @@ const PREDICTED: usize = 4096;
 static LOCK: LazyLock<CacheLock> = LazyLock::new(|| CacheLock::new(LOCK_AGE));
 static PREDICTOR: LazyLock<Predictor<16>> = LazyLock::new(|| Predictor::new(PREDICTED, None));
 
-/// Origins that heed one of these answer a GET as if it were something else.
-static OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-http-method"),
+/// Origins that heed one of these answer a GET as if it were another request.
+const OVERRIDES: [&str; 9] = [
+    "x-http-method-override",
+    "x-method-override",
+    "x-http-method",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-uri",
+    "x-original-host",
+    "x-host",
+    "x-http-host-override",
 ];
+
+/// What a trusted proxy says of the request to it, and an upstream may build links from.
+const FORWARDED: [&str; 6] = [
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-prefix",
+    "x-forwarded-port",
+    "x-forwarded-scheme",
+    "forwarded",
+];
+
+/// Whether a header, however a backend may write its name, is one of [`OVERRIDES`].
+fn has_override(headers: &HeaderMap) -> bool {
+    let is_one = |name: &str| OVERRIDES.iter().any(|ours| reserved::is_alias(name, ours));
+    headers.keys().map(HeaderName::as_str).any(|name| name.starts_with('x') && is_one(name))
+}
 
 /// What the cache remembers of one exchange.
 #[derive(Debug)]
@@ -128,7 +153,7 @@ pub fn is_fit(request: &Parts) -> bool {
     matches!(request.method, Method::GET | Method::HEAD)
         && !has_body
         && !is_conditional
-        && !OVERRIDES.iter().any(|name| headers.contains_key(name))
+        && !has_override(headers)
 }
 
 /// The key of the request's answer.
@@ -150,7 +175,7 @@ pub fn key_of(
     }
     if is_trusted {
         // What a trusted proxy says reaches the upstream, which may build its answer from it.
-        for name in ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "forwarded"] {
+        for name in FORWARDED {
             seen.extend(request.headers.get_all(name).iter().map(|it| it.as_bytes()));
             seen.push(b"");
         }
@@ -159,6 +184,7 @@ pub fn key_of(
         scheme: context.scheme,
         host: &context.host,
         port: port(request),
+        written: written(request, &context.host),
         path: request.uri.path(),
         query: request.uri.query(),
         consumer: context.identity.as_ref().map_or("", |it| it.credential.owner()),
@@ -172,11 +198,21 @@ pub fn key_of(
     key
 }
 
+fn authority(request: &Parts) -> Option<&str> {
+    let host = request.headers.get(header::HOST).and_then(|it| it.to_str().ok());
+    request.uri.authority().map(http::uri::Authority::as_str).or(host)
+}
+
+/// The authority, where its host is not written as the canonical one: the upstream sees it as it came.
+fn written<'a>(request: &'a Parts, host: &str) -> &'a str {
+    let authority = authority(request).unwrap_or_default();
+    let rest = authority.strip_prefix(host);
+    if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':')) { "" } else { authority }
+}
+
 /// Of the authority; empty where it names none.
 fn port(request: &Parts) -> &str {
-    let host = request.headers.get(header::HOST).and_then(|it| it.to_str().ok());
-    let authority = request.uri.authority().map(http::uri::Authority::as_str).or(host);
-    let (_, port) = authority.and_then(|it| it.rsplit_once(':')).unwrap_or_default();
+    let (_, port) = authority(request).and_then(|it| it.rsplit_once(':')).unwrap_or_default();
     if port.bytes().all(|it| it.is_ascii_digit()) { port } else { "" }
 }
 

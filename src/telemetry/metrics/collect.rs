@@ -18,10 +18,11 @@ use super::{
     family::{Family, counter, family, gauge, histogram, number},
     handles::{
         AccessMetrics, AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics,
-        LimitMetrics, QuestionMetrics, ReportMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
+        LimitMetrics, MirrorMetrics, QuestionMetrics, ReportMetrics, RouteMetrics, TokenMetrics,
+        UpstreamMetrics,
     },
     keep::Keep,
-    process,
+    mirror, process,
     status::Method,
     tls,
 };
@@ -50,6 +51,7 @@ pub struct Cells {
     pub caches: Keep<Arc<str>, CacheMetrics>,
     /// By route.
     pub bodies: Keep<Arc<str>, BodyMetrics>,
+    pub mirrors: Keep<Arc<str>, MirrorMetrics>,
     pub tls: tls::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
@@ -205,6 +207,7 @@ const FAMILIES: &[&Family] = &[
     &LIMIT_EVICTED,
     &REJECTIONS,
     &CACHE,
+    &mirror::FAMILY,
     &CACHE_ENTRIES,
     &CACHE_BYTES,
     &CACHE_EVICTED,
@@ -228,6 +231,7 @@ impl Cells {
             limits: Keep::new(),
             caches: Keep::new(),
             bodies: Keep::new(),
+            mirrors: Keep::new(),
             tls: tls::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
@@ -254,6 +258,7 @@ impl Cells {
         self.limits.sweep();
         self.caches.sweep();
         self.bodies.sweep();
+        self.mirrors.sweep();
         self.tls.sweep();
     }
 
@@ -476,6 +481,7 @@ impl Collector for Exposition {
         families.extend(self.cells.key_sets());
         families.extend(self.cells.decisions());
         families.extend(self.cells.cache());
+        families.push(mirror::collect(&self.cells.mirrors));
         families.extend(self.cells.third_parties());
         families.extend(self.cells.access());
         families.extend(bodies::collect(&self.cells.bodies));

@@ -305,6 +305,25 @@ impl ReportMetrics {
 }
 
 outcomes! {
+    /// What became of the copy of a request, as the labels `result` and `reason`.
+    MirrorOutcome counted by MirrorMetrics {
+        Answered = "answered" "ok";
+        /// With a status of 500 or more.
+        ServerError = "answered" "server_error";
+        Timeout = "failed" "timeout";
+        /// No connection, or one that broke.
+        Broken = "failed" "error";
+        /// As many copies as may be were under way.
+        Busy = "dropped" "busy";
+        TooLarge = "dropped" "body_too_large";
+        /// The body never came to its end.
+        Incomplete = "dropped" "incomplete";
+        /// No endpoint, or no access token for it.
+        Unavailable = "dropped" "unavailable";
+    }
+}
+
+outcomes! {
     /// What a limit said, as the label `result`.
     LimitOutcome counted by LimitMetrics {
         Allowed = "allowed";

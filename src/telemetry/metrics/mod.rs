@@ -7,6 +7,7 @@ mod family;
 mod handles;
 mod histogram;
 mod keep;
+mod mirror;
 mod process;
 mod status;
 mod tls;
@@ -28,7 +29,8 @@ pub use self::{
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
         CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome,
-        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics,
+        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, MirrorMetrics, MirrorOutcome,
+        QuestionMetrics,
         QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     status::Method,
@@ -198,6 +200,11 @@ impl Metrics {
     /// What is done with the bodies of a route.
     pub fn bodies(&self, route: &str) -> Arc<BodyMetrics> {
         self.cells.bodies.get_or_make(&route.into(), BodyMetrics::new)
+    }
+
+    /// Of a route whose requests are mirrored.
+    pub fn mirror(&self, route: &str) -> Arc<MirrorMetrics> {
+        self.cells.mirrors.get_or_make(&route.into(), MirrorMetrics::new)
     }
 
     /// What the cache holds, read just before a `render`.

@@ -48,6 +48,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(authenticator),
         Box::new(limit),
         Box::new(metrics.cache("r")),
+        Box::new(metrics.mirror("r")),
         Box::new(key_set),
         Box::new(metrics.questions("partners")),
         Box::new(metrics.token("u")),

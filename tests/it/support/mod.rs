@@ -2,6 +2,7 @@
 mod authority;
 mod client;
 mod gateway;
+pub mod grpc;
 mod issuer;
 mod postgres;
 mod provider;

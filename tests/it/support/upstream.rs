@@ -121,6 +121,8 @@ impl Upstream {
         program: impl Fn(&Recorded) -> Behaviour + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
+        // Of a crowd that connects at once, none is to be told to come again.
+        socket2::SockRef::from(&listener).listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             program: Box::new(program),
