@@ -200,7 +200,7 @@ async fn walk(
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, &host, context.scheme, header, said);
     if let Some(rule) = &route.cache {
-        said.insert("cache".to_owned(), stored(header, context, is_trusted, rule));
+        said.insert("cache".to_owned(), stored(header, context, is_trusted, rule, gateway));
     }
     let shown = HeaderValue::from_static("Bearer ...");
     let token = match &route.action {
@@ -284,7 +284,13 @@ async fn consider(
 }
 
 /// Under which key the answer would be looked for, and whether this request may be answered so.
-fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rule) -> Value {
+fn stored(
+    header: &Parts,
+    context: &Context,
+    is_trusted: bool,
+    rule: &cache::Rule,
+    gateway: &Gateway,
+) -> Value {
     let control = cache::control::Request::read(&header.headers);
     let past = if !caching::is_fit(header) {
         Some(
@@ -301,6 +307,7 @@ fn stored(header: &Parts, context: &Context, is_trusted: bool, rule: &cache::Rul
         "used": past.is_none(),
         "why_not": past,
         "kept_for": if rule.per_consumer { "this consumer" } else { "all who may see the route" },
+        "kept_in": if gateway.cache.disk.is_some() { "memory and on disk" } else { "memory" },
         "ttl_seconds": rule.ttl.map(|it| it.as_secs()),
     })
 }

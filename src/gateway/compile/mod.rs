@@ -72,7 +72,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     let authenticators =
         authenticators::compile(raw, &identities, base_dir, shared, &root, &mut problems);
     let upstreams = upstreams(&source, shared, &root, &mut problems);
-    let cache_memory = cache::memory(raw, &root, &mut problems);
+    let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let documents = metadata::documents(raw, &root, &mut problems);
     let scene = routes::Scene {
         shared,
@@ -112,7 +112,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         unrouted: shared.metrics.route(UNROUTED),
         upstream_metrics: counted(raw.upstreams.iter().flatten(), |it| shared.metrics.upstream(it)),
         authenticators: counted(&authenticators.by_name, |it| shared.metrics.authenticator(it)),
-        cache_memory,
+        cache,
         key_sets,
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
