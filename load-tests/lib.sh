@@ -177,3 +177,12 @@ rss_kib() {
     done
     echo "$total"
 }
+
+tick=$(getconf CLK_TCK)
+# median EXPRESSION NAME: over the rounds in $work/NAME.results, of an awk expression of their fields.
+median() {
+    awk "{print $1}" "$work/$2.results" | sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'
+}
+# sum EXPRESSION NAME: likewise.
+sum() { awk "{total += $1} END {print total}" "$work/$2.results"; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.2f", a / b}'; }

@@ -48,14 +48,6 @@ for ((round = 1; round <= rounds; round++)); do
     for name in "${names[@]}"; do load "$name" "$each" >>"$work/$name.results"; done
 done
 
-tick=$(getconf CLK_TCK)
-# median EXPRESSION NAME: over the rounds, of an awk expression of the fields of load.
-median() {
-    awk "{print $1}" "$work/$2.results" | sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'
-}
-sum() { awk "{total += $1} END {print total}" "$work/$2.results"; }
-ratio() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.2f", a / b}'; }
-
 declare -A cpu
 echo "| scenario | CPU us/request | x bare | x plain | requests/s | p50 us | p99 us | RSS MiB | not 2xx | lost |"
 echo "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"

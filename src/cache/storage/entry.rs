@@ -5,7 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
 use pingora::{cache::CacheMeta, http::ResponseHeader};
 
 use super::{fill::Fill, marks::Mark};
@@ -38,7 +39,7 @@ pub struct Kept {
 impl Kept {
     pub(super) fn new(meta: &CacheMeta, label: Label) -> Self {
         Self {
-            response: meta.response_header_copy(),
+            response: compact(meta.response_header()),
             fresh_until: meta.fresh_until(),
             created: meta.created(),
             epoch: meta.epoch_override(),
@@ -55,6 +56,26 @@ impl Kept {
         let stale = Duration::from_secs(stale.into());
         self.fresh_until.checked_add(stale).unwrap_or(self.fresh_until)
     }
+}
+
+/// A copy of its own size: the fields of a head are slices of the buffer that it was read into, which
+/// would be kept whole, 4 KiB and more for a few hundred bytes.
+fn compact(response: &ResponseHeader) -> ResponseHeader {
+    let length = response.headers.values().map(HeaderValue::len).sum();
+    let mut all = BytesMut::with_capacity(length);
+    response.headers.values().for_each(|value| all.extend_from_slice(value.as_bytes()));
+    let mut all = all.freeze();
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    (head.status, head.version) = (response.status, response.version);
+    head.headers.reserve(response.headers.len());
+    for (name, value) in &response.headers {
+        let own = HeaderName::from_bytes(name.as_str().as_bytes());
+        let copy = HeaderValue::from_maybe_shared(all.split_to(value.len()));
+        if let (Ok(name), Ok(copy)) = (own, copy) {
+            head.headers.append(name, copy);
+        }
+    }
+    ResponseHeader::from(head)
 }
 
 /// The head of an entry in memory.

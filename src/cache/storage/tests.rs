@@ -124,6 +124,37 @@ async fn a_body_without_a_length_that_is_too_large_is_remembered_as_such() {
 }
 
 #[tokio::test]
+async fn a_stored_head_keeps_no_buffer_alive() {
+    let store = store(1 << 20);
+    // As a head is read: fields are slices of one large buffer.
+    let buffer = Bytes::from(vec![b'v'; 8192]);
+    let mut meta = meta("a/");
+    for name in ["x-one", "x-two"] {
+        let value = http::HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap();
+        meta.response_header_mut().append_header(name, value).unwrap();
+    }
+    let miss = store.get_miss_handler(&key("a/"), &meta, &trace()).await.unwrap();
+    miss.finish().await.unwrap();
+    drop(meta);
+    assert!(buffer.is_unique(), "the stored head holds the buffer");
+    let (found, _) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+    assert_eq!(found.headers()["x-two"], "vvvvvvvvvv");
+    assert_eq!(found.headers()["etag"], "\"1\"");
+}
+
+#[tokio::test]
+async fn a_hit_copies_no_body() {
+    let store = store(1 << 20);
+    put(store, "a/", "body").await;
+    let mut read = Vec::new();
+    for _ in 0..2 {
+        let (_, mut hit) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+        read.push(hit.read_body().await.unwrap().unwrap());
+    }
+    assert_eq!(read[0].as_ptr(), read[1].as_ptr());
+}
+
+#[tokio::test]
 async fn a_new_head_keeps_the_body() {
     let store = store(1 << 20);
     put(store, "a/", "body").await;

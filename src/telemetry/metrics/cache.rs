@@ -74,7 +74,7 @@ pub struct CacheReading {
     pub disk: Option<DiskReading>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct DiskReading {
     pub is_up: bool,
     pub entries: u64,

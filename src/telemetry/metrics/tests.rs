@@ -37,6 +37,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     metrics.config_applied("abc", Duration::from_secs(1_700_000_000));
     metrics.connections("http").inc();
     metrics.set_store(StoreReading { is_up: true, left_out: 0 });
+    let disk = Some(DiskReading::default());
+    metrics.set_cache(CacheReading { disk, ..CacheReading::default() });
     let held: Vec<Box<dyn std::any::Any>> = vec![
         Box::new(route),
         Box::new(upstream),
