@@ -376,7 +376,7 @@ impl Reloader {
     /// Gives what outlives a snapshot the settings of this one.
     fn adopt(&self, gateway: &Arc<Gateway>) {
         self.shared.metrics.config_applied(gateway.revision.as_str(), Now::read().unix);
-        self.shared.cache.set_memory(gateway.cache_memory);
+        self.shared.cache.configure(&gateway.cache);
         for tls in gateway.tls.iter().flatten() {
             tls.warn();
         }

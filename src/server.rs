@@ -88,6 +88,8 @@ impl Process {
             self.is_fast.store(true, Ordering::Release);
         }
         self.drain.send_replace(true);
+        // Another process may be waiting for its folder.
+        self.reloader.shared().cache.begin_to_leave();
     }
 
     fn gateway(&self) -> Arc<Gateway> {
@@ -275,4 +277,5 @@ fn leave(
     if cut > 0 {
         log::warn!("leaving with {cut} connections cut");
     }
+    process.reloader.shared().cache.wait_for_disk(Duration::from_secs(5));
 }

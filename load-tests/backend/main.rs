@@ -1,5 +1,6 @@
-//! An upstream for load tests that costs next to nothing: HTTP/1.1, keep-alive, the same 1 KiB for
-//! every request, one thread. It reads heads only, so send it no bodies. `backend LISTEN`.
+//! An upstream for load tests that costs next to nothing: HTTP/1.1, keep-alive, the same bytes for every
+//! request, 1 KiB unless told otherwise, one thread. It reads heads only, so send it no bodies.
+//! `backend LISTEN [BYTES]`.
 use std::net::SocketAddr;
 
 use tokio::{
@@ -7,17 +8,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-const BODY: usize = 1024;
-
 fn main() -> anyhow::Result<()> {
-    let address = std::env::args().nth(1);
-    let Some(address) = address.and_then(|it| it.parse::<SocketAddr>().ok()) else {
-        anyhow::bail!("usage: backend LISTEN, as ip:port");
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().and_then(|it| it.parse::<SocketAddr>().ok());
+    let bytes = arguments.next().map_or(Ok(1024), |it| it.parse::<usize>());
+    let (Some(address), Ok(bytes)) = (address, bytes) else {
+        anyhow::bail!("usage: backend LISTEN [BYTES], LISTEN as ip:port");
     };
     let head =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {BODY}\r\n\r\n");
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {bytes}\r\n\r\n");
     let answer: &'static [u8] =
-        Box::leak((head + &"x".repeat(BODY)).into_bytes().into_boxed_slice());
+        Box::leak((head + &"x".repeat(bytes)).into_bytes().into_boxed_slice());
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         let listener = TcpListener::bind(address).await?;
         loop {

@@ -283,5 +283,42 @@ mod tests {
                 let _ = (Response::read(&map), Request::read(&map));
             }
         }
+
+        #[test]
+        fn what_is_written_is_what_is_read(
+            (no_store, public, must_revalidate) in any::<(bool, bool, bool)>(),
+            (max_age, s_maxage) in any::<(Option<u32>, Option<u32>)>(),
+            (is_quoted, is_split, noise) in (any::<bool>(), any::<bool>(), "[a-z]{1,5}=\"[a-z, =]{0,8}\""),
+        ) {
+            let number = |name: &str, it: Option<u32>| it.map(|it| match is_quoted {
+                true => format!("{name}=\"{it}\""),
+                false => format!("{name}={it}"),
+            });
+            let word = |name: &str, is_there: bool| is_there.then(|| name.to_ascii_uppercase());
+            let directives = [
+                Some(format!("x-{noise}")),
+                word("no-store", no_store),
+                number("max-age", max_age),
+                word("public", public),
+                number("s-maxage", s_maxage),
+                word("must-revalidate", must_revalidate),
+            ];
+            let written: Vec<_> = directives.into_iter().flatten().collect();
+            let joined = written.join(" , ");
+            let lines: Vec<&str> = match is_split {
+                true => written.iter().map(String::as_str).collect(),
+                false => vec![&joined],
+            };
+            let seconds = |it: Option<u32>| it.map(|it| u64::from(it).min(ENDLESS));
+            let expected = Response {
+                no_store,
+                public,
+                must_revalidate,
+                max_age: seconds(max_age),
+                s_maxage: seconds(s_maxage),
+                ..Response::default()
+            };
+            prop_assert_eq!(Response::read(&headers(&lines)), expected);
+        }
     }
 }

@@ -207,6 +207,23 @@ mod tests {
         assert_ne!(one.fingerprint, one.clone().sealed(&["routeu", "pstream"]).fingerprint);
     }
 
+    /// The texts, the query, and what is forwarded. Few letters, so that parts run into each other.
+    type Owned = ([String; 5], Option<String>, Vec<Vec<u8>>);
+
+    fn parts() -> impl Strategy<Value = Owned> {
+        (
+            proptest::array::uniform5("[a/:]{0,2}"),
+            proptest::option::of("[a&=]{0,2}").prop_map(|it| {
+                it.map(|it| {
+                    let mut pairs: Vec<_> = it.split('&').collect();
+                    pairs.sort_by_key(|pair| pair.split_once('=').map_or(*pair, |(name, _)| name));
+                    pairs.join("&")
+                })
+            }),
+            proptest::collection::vec(proptest::collection::vec(0..2u8, 0..2), 0..3),
+        )
+    }
+
     proptest! {
         #[test]
         fn two_requests_share_a_key_only_if_they_are_the_same(
@@ -216,6 +233,35 @@ mod tests {
             let one = Parts { host: &a, path: &b, ..BASE };
             let two = Parts { host: &c, path: &d, ..BASE };
             prop_assert_eq!(primary(&rule, &one) == primary(&rule, &two), a == c && b == d);
+        }
+
+        #[test]
+        fn every_part_counts(one in parts(), two in parts()) {
+            let rule = rule(None, true);
+            let key = |it: &Owned| {
+                let forwarded: Vec<&[u8]> = it.2.iter().map(Vec::as_slice).collect();
+                let [scheme, host, port, path, consumer] = it.0.each_ref().map(String::as_str);
+                let query = it.1.as_deref();
+                let parts =
+                    Parts { scheme, host, port, path, query, consumer, forwarded: &forwarded };
+                primary(&rule, &parts)
+            };
+            prop_assert_eq!(key(&one) == key(&two), one == two);
+        }
+
+        #[test]
+        fn the_order_of_names_does_not_count(
+            mut pairs in proptest::collection::vec(("[ab]{1,2}", "[0-9]{0,2}"), 0..6),
+        ) {
+            let rule = rule(None, false);
+            let key = |pairs: &[(String, String)]| {
+                let query: Vec<_> = pairs.iter().map(|(name, it)| format!("{name}={it}")).collect();
+                primary(&rule, &Parts { query: Some(&query.join("&")), ..BASE })
+            };
+            let before = key(&pairs);
+            // Stable: pairs of one name stay as they were.
+            pairs.sort_by(|a, b| b.0.cmp(&a.0));
+            prop_assert_eq!(key(&pairs), before);
         }
     }
 }

@@ -57,6 +57,8 @@ fn value(name: &str, request: &HeaderMap<HeaderValue>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -95,5 +97,43 @@ mod tests {
         check(&[("accept", "a,b")], &[("accept", "b,a")], false);
         check(&[("accept", "a")], &[("x-b", "a")], false);
         check(&[("accept", "")], &[], false);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_a_list_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut map = HeaderMap::new();
+                map.insert(header::VARY, value);
+                if let Some(names) = names(&map) {
+                    prop_assert!(names.len() <= MOST && names.is_sorted());
+                    prop_assert!(names.iter().all(|it| it.parse::<http::HeaderName>().is_ok()));
+                }
+            }
+        }
+
+        #[test]
+        fn requests_share_a_variant_only_if_the_selected_fields_are_the_same(
+            one in proptest::collection::vec(("[ab]", "[a,b]{0,3}"), 0..4),
+            two in proptest::collection::vec(("[ab]", "[a,b]{0,3}"), 0..4),
+        ) {
+            let map = |fields: &[(String, String)]| {
+                let mut map = HeaderMap::new();
+                for (name, value) in fields {
+                    let name: http::HeaderName = name.parse().unwrap();
+                    map.append(name, HeaderValue::from_str(value).unwrap());
+                }
+                map
+            };
+            // Lines of one name are one list.
+            let list = |fields: &[(String, String)]| {
+                let lines = fields.iter().filter(|it| it.0 == "a").map(|it| it.1.clone());
+                let lines: Vec<_> = lines.collect();
+                (!lines.is_empty()).then(|| lines.join(","))
+            };
+            let names = ["a".to_owned()];
+            let is_same = variance(&names, &map(&one)) == variance(&names, &map(&two));
+            prop_assert_eq!(is_same, list(&one) == list(&two));
+        }
     }
 }

@@ -59,6 +59,12 @@ pub fn run(verb: &Verb) -> Outcome {
         Err(outcome) => return outcome,
     };
     match Client::new(&address, admin.token()).post("/api/cache/purge", &which.question()) {
+        Ok(answer) if answer.get("lasting") == Some(&Value::Bool(false)) => Outcome::failure(
+            1,
+            "purged, but the cache on disk cannot be written to: after a restart it may be back; \
+             `tollgate status` says why"
+                .to_owned(),
+        ),
         Ok(answer) => Outcome::success(match answer.get("entries").and_then(Value::as_u64) {
             Some(1) => "purged 1 entry".to_owned(),
             Some(entries) => format!("purged {entries} entries"),

@@ -94,7 +94,8 @@ raw! {
     AccessLog { path: Word, format: Word }
     Metrics { consumers: u64 }
 
-    CacheStore { memory: Word }
+    CacheStore { memory: Word, disk: CacheDisk }
+    CacheDisk { path: Word, size: Word }
 
     Upstream {
         endpoints: Vec<Endpoint>,

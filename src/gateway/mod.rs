@@ -17,6 +17,7 @@ use ahash::AHashMap;
 
 use crate::{
     auth::{api_key, jwks::KeySet, signature},
+    cache::storage,
     config::Revision,
     shared::background::Background,
     store,
@@ -54,8 +55,8 @@ pub struct Gateway {
     pub unrouted: Arc<RouteMetrics>,
     pub upstream_metrics: AHashMap<Arc<str>, Arc<UpstreamMetrics>>,
     pub authenticators: AHashMap<Arc<str>, Arc<AuthMetrics>>,
-    /// Bytes of memory that cached responses may take.
-    pub cache_memory: u64,
+    /// Where cached responses are, and how much they may take.
+    pub cache: storage::Spec,
     /// Whether any route has a cache.
     pub has_cache: bool,
     /// API keys, of which one that is revoked is taken out before the next snapshot is there.

@@ -208,7 +208,7 @@ async fn walk(
     let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, context, header, said);
     if let Some(rule) = &route.cache {
-        said.insert("cache".to_owned(), stored(header, context, is_trusted, route, rule));
+        said.insert("cache".to_owned(), stored(header, context, is_trusted, route, rule, gateway));
     }
     let shown = HeaderValue::from_static("Bearer ...");
     let token = match &route.action {
@@ -339,6 +339,7 @@ fn stored(
     is_trusted: bool,
     route: &Route,
     rule: &cache::Rule,
+    gateway: &Gateway,
 ) -> Value {
     let control = cache::control::Request::read(&header.headers);
     let past = if !caching::is_fit(header) {
@@ -356,6 +357,7 @@ fn stored(
         "used": past.is_none(),
         "why_not": past,
         "kept_for": if rule.per_consumer { "this consumer" } else { "all who may see the route" },
+        "kept_in": if gateway.cache.disk.is_some() { "memory and on disk" } else { "memory" },
         "ttl_seconds": rule.ttl.map(|it| it.as_secs()),
     })
 }

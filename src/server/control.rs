@@ -11,13 +11,14 @@ use super::Process;
 use crate::{
     admin::{self, Control, Identities, Token},
     auth::jwks::{self, KeySet},
+    cache::storage::{self, disk::Phase},
     flow::clock::Now,
     gateway::Gateway,
     policy::report::Mode,
     proxy::{caching, explain},
     reload::Reloader,
     store::State,
-    telemetry::metrics::{ExpiryMetrics, StoreReading},
+    telemetry::metrics::{CacheReading, DiskReading, ExpiryMetrics, StoreReading},
     upstream::{EndpointStatus, Upstream},
 };
 
@@ -113,6 +114,53 @@ fn store(reloader: &Reloader) -> Option<Value> {
     }))
 }
 
+fn cache_reading(cache: storage::Statistics) -> CacheReading {
+    let disk = cache.disk.map(|it| DiskReading {
+        is_up: matches!(it.phase, Phase::InUse),
+        entries: it.entries as u64,
+        bytes: it.used,
+        evicted: it.evicted,
+        hits: it.hits,
+        dropped: it.dropped,
+        errors: [it.read_errors, it.write_errors, it.damaged],
+    });
+    CacheReading {
+        entries: cache.entries as u64,
+        bytes: cache.used,
+        evicted: cache.evicted,
+        hits: cache.hits,
+        disk,
+    }
+}
+
+fn cache_status(cache: &storage::Statistics) -> Value {
+    let disk = cache.disk.as_ref().map(|disk| {
+        json!({
+            "path": disk.path,
+            "state": disk.phase.as_str(),
+            "entries": disk.entries,
+            "bytes": disk.used,
+            "size": disk.size,
+            "evicted": disk.evicted,
+            "hits": disk.hits,
+            "dropped": disk.dropped,
+            "errors": {
+                "read": disk.read_errors,
+                "write": disk.write_errors,
+                "damaged": disk.damaged,
+            },
+            "last_error": disk.last_error,
+        })
+    });
+    json!({
+        "entries": cache.entries,
+        "bytes": cache.used,
+        "evicted": cache.evicted,
+        "hits": cache.hits,
+        "disk": disk,
+    })
+}
+
 /// The process, as the admin API sees it.
 pub struct Controls(pub Arc<Process>);
 
@@ -141,7 +189,6 @@ impl Control for Controls {
             .iter()
             .map(|(name, upstream)| (name.to_string(), endpoints(upstream)))
             .collect();
-        let cache = process.reloader.shared().cache.statistics();
         let reports = gateway.routes.iter().filter(|it| it.mode == Mode::Report);
         let reports: Vec<_> = reports.map(|it| &*it.id).collect();
         let tls: serde_json::Map<_, _> = (gateway.tls.iter().flatten())
@@ -160,7 +207,7 @@ impl Control for Controls {
             "consumers": gateway.consumers.len(),
             "connections": process.connections.open(),
             "descriptors_exhausted": process.connections.is_exhausted(),
-            "cache": {"entries": cache.entries, "bytes": cache.used, "evicted": cache.evicted},
+            "cache": cache_status(&process.reloader.shared().cache.statistics()),
             "last_reload": last,
             "tls": tls,
             "store": store(&process.reloader),
@@ -235,8 +282,7 @@ impl Control for Controls {
             let left_out = gateway.left_out.len() as u64;
             shared.metrics.set_store(StoreReading { is_up, left_out });
         }
-        let cache = shared.cache.statistics();
-        shared.metrics.set_cache(cache.entries as u64, cache.used, cache.evicted);
+        shared.metrics.set_cache(cache_reading(shared.cache.statistics()));
         let text = shared.metrics.render();
         drop((held, key_sets));
         text
@@ -252,7 +298,7 @@ impl Control for Controls {
         let gateway = self.0.gateway();
         let purge = caching::purge(&request, gateway.path_rules)?;
         let purged = self.0.reloader.shared().cache.purge_all(&purge);
-        Ok(json!({"purged": true, "entries": purged}))
+        Ok(json!({"purged": true, "entries": purged.entries, "lasting": purged.is_lasting}))
     }
 
     fn tokens(&self) -> Arc<[Token]> {

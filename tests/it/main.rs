@@ -21,6 +21,7 @@ mod admin;
 mod auth;
 mod authorize;
 mod cache;
+mod cache_disk;
 mod cache_promises;
 mod cli;
 mod compress;

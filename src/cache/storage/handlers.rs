@@ -128,6 +128,7 @@ impl HandleMiss for Miss {
             self.is_kept = false;
             self.store.memory.remove_exactly(&self.key, &self.entry);
             self.store.large.insert(self.primary, ());
+            self.store.forget_on_disk(&self.key);
         }
         Ok(())
     }
@@ -135,9 +136,16 @@ impl HandleMiss for Miss {
     async fn finish(self: Box<Self>) -> Result<MissFinishType> {
         let Some(body) = self.fill.finish() else { return Ok(MissFinishType::Created(0)) };
         let length = body.len();
-        let whole = Entry { head: self.entry.head.clone(), body: Body::Whole(body) };
+        let head = self.entry.head.clone();
+        let whole = Arc::new(Entry { head, body: Body::Whole(body) });
+        let disk = self.store.disk();
+        let moving = disk.as_ref().map(|disk| disk.moving());
         // Where it was purged or replaced meanwhile, it stays so.
-        self.store.memory.replace(self.key, &self.entry, Arc::new(whole));
+        if self.store.memory.replace(self.key, &self.entry, whole.clone())
+            && let (Some(disk), Some(moving)) = (disk, moving)
+        {
+            self.store.keep_on_disk(&disk, self.key, moving, &whole);
+        }
         Ok(MissFinishType::Created(length))
     }
 

@@ -39,10 +39,19 @@ pub type Key = [u8; 16];
 #[derive(Default)]
 pub struct Memory {
     shards: Box<[RwLock<Shard>]>,
+    /// By shard: a counter that all workers share would cost more than the rest of a hit.
+    hits: Box<[Hits]>,
     used: AtomicU64,
+    /// What the index of the disk takes of the budget.
+    beside: Arc<AtomicU64>,
     budget: AtomicU64,
     evicted: AtomicU64,
 }
+
+/// On a line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Hits(AtomicU64);
 
 #[derive(Default)]
 struct Shard {
@@ -73,6 +82,7 @@ impl Memory {
         };
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
+            hits: (0..SHARDS).map(|_| Hits::default()).collect(),
             budget: AtomicU64::new(budget),
             ..Self::default()
         }
@@ -81,6 +91,15 @@ impl Memory {
     pub fn set_budget(&self, bytes: u64) {
         self.budget.store(bytes, Relaxed);
         self.make_room(0);
+    }
+
+    pub fn budget(&self) -> u64 {
+        self.budget.load(Relaxed)
+    }
+
+    /// For whoever keeps something in the same budget.
+    pub fn beside(&self) -> Arc<AtomicU64> {
+        self.beside.clone()
     }
 
     pub fn used(&self) -> u64 {
@@ -118,6 +137,32 @@ impl Memory {
         self.used.fetch_add(weight, Relaxed);
         self.used.fetch_sub(before, Relaxed);
         self.make_room(index);
+    }
+
+    /// The same, where nothing is there.
+    pub fn insert_new(&self, key: Key, entry: Arc<Entry>) -> bool {
+        let weight = entry.weight();
+        let Some((index, shard)) = self.shard(&key) else { return false };
+        {
+            let mut shard = shard.write();
+            if shard.places.contains_key(&key) {
+                return false;
+            }
+            shard.insert(key, entry, weight);
+        }
+        self.used.fetch_add(weight, Relaxed);
+        self.make_room(index);
+        true
+    }
+
+    pub fn count_hit(&self, key: &Key) {
+        if let Some(hits) = self.hits.get(usize::from(key[0]) % SHARDS) {
+            hits.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn hits(&self) -> u64 {
+        self.hits.iter().map(|it| it.0.load(Relaxed)).sum()
     }
 
     /// The same, if what is there has the head of `old`: it was not purged or replaced meanwhile.
@@ -171,7 +216,7 @@ impl Memory {
 
     /// Evicts until the budget holds, beginning with the shard that grew.
     fn make_room(&self, first: usize) {
-        let budget = self.budget.load(Relaxed);
+        let budget = self.budget.load(Relaxed).saturating_sub(self.beside.load(Relaxed));
         let mut tried = 0;
         while self.used() > budget && tried < SHARDS {
             let Some(shard) = self.shards.get((first + tried) % SHARDS) else { return };

@@ -1,5 +1,6 @@
-//! Where responses are kept: memory within a budget, behind Pingora's `Storage`. A hit copies no body;
-//! those who wait for an entry read it while it arrives.
+//! Where responses are kept: memory within a budget, and a disk behind it where there is one, behind
+//! Pingora's `Storage`. A hit copies no body; those who wait for an entry read it while it arrives.
+pub mod disk;
 mod entry;
 mod fill;
 mod handlers;
@@ -11,10 +12,12 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering, Ordering::Relaxed, fence},
     },
+    time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::{
@@ -29,6 +32,7 @@ use pingora::{
 
 pub use self::entry::Label;
 use self::{
+    disk::{Disk, Moving},
     entry::{Body, Entry, Head},
     fill::Fill,
     handlers::{Hit, Miss},
@@ -42,6 +46,9 @@ const MOST_LARGE: usize = 10_000;
 /// One for the process; Pingora wants it to live for ever.
 pub struct Store {
     memory: Memory,
+    disk: ArcSwapOption<Disk>,
+    /// The process leaves: no disk is opened any more.
+    is_leaving: AtomicBool,
     marks: Marks,
     /// Being written, by number: its first reader finds it here.
     fills: Mutex<HashMap<u64, Arc<Entry>>>,
@@ -49,13 +56,33 @@ pub struct Store {
     large: quick_cache::sync::Cache<Key, ()>,
 }
 
+/// Where responses are kept, and how much of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Bytes of memory that they may take.
+    pub memory: u64,
+    pub disk: Option<disk::Spec>,
+}
+
 /// What the store holds, for metrics and the status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistics {
     pub entries: usize,
     /// Bytes, bodies, heads and index together.
     pub used: u64,
     pub evicted: u64,
+    /// Responses found in memory.
+    pub hits: u64,
+    pub disk: Option<disk::Statistics>,
+}
+
+/// What a purge did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// How many entries left memory; nothing for a URL, which is purged in constant time.
+    pub entries: Option<usize>,
+    /// Whether it holds after a restart too. False where the disk could not be written to.
+    pub is_lasting: bool,
 }
 
 /// Which entries to purge.
@@ -76,6 +103,8 @@ impl Store {
     pub fn new(memory: u64) -> Self {
         Self {
             memory: Memory::new(memory),
+            disk: ArcSwapOption::empty(),
+            is_leaving: AtomicBool::new(false),
             marks: Marks::default(),
             fills: Mutex::new(HashMap::new()),
             next_fill: AtomicU64::new(0),
@@ -83,9 +112,63 @@ impl Store {
         }
     }
 
-    /// Takes effect at once.
-    pub fn set_memory(&self, bytes: u64) {
-        self.memory.set_budget(bytes);
+    /// Takes effect at once: other sizes, another folder, a disk or none.
+    pub fn configure(&self, spec: &Spec) {
+        self.memory.set_budget(spec.memory);
+        let most = most_on_disk(spec.memory);
+        let is_leaving = self.is_leaving.load(Ordering::Acquire);
+        let Some(spec) = spec.disk.as_ref().filter(|_| !is_leaving) else {
+            return self.leave_disk();
+        };
+        if let Some(open) = &*self.disk.load()
+            && open.path() == spec.path
+        {
+            return open.resize(spec.size, most);
+        }
+        self.leave_disk();
+        match Disk::open(spec, most, self.memory.beside()) {
+            Ok(open) => self.disk.store(Some(Arc::new(open))),
+            Err(why) => log::error!("{}: no cache on disk: {why}", spec.path.display()),
+        }
+    }
+
+    fn leave_disk(&self) {
+        if let Some(disk) = self.disk.swap(None) {
+            disk.close();
+        }
+    }
+
+    /// Lets another process have the folder: what is in memory is still served.
+    pub fn begin_to_leave(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+        if let Some(disk) = &*self.disk.load() {
+            disk.close();
+        }
+    }
+
+    /// Until what waits is written, at most this long.
+    pub fn wait_for_disk(&self, at_most: Duration) {
+        if let Some(disk) = &*self.disk.load() {
+            disk.wait_closed(at_most);
+        }
+    }
+
+    fn disk(&self) -> Option<Arc<Disk>> {
+        self.disk.load_full()
+    }
+
+    fn keep_on_disk(&self, disk: &Disk, key: Key, moving: (Moving, u64), entry: &Arc<Entry>) {
+        // With the one in `forget`: either it sees that this entry moves, or this sees its mark.
+        fence(Ordering::SeqCst);
+        if self.marks.is_current(entry.head.mark) {
+            disk.put(key, moving, entry);
+        }
+    }
+
+    fn forget_on_disk(&self, key: &Key) {
+        if let Some(disk) = &*self.disk.load() {
+            disk.forget_key(key);
+        }
     }
 
     pub fn statistics(&self) -> Statistics {
@@ -93,6 +176,8 @@ impl Store {
             entries: self.memory.len(),
             used: self.memory.used(),
             evicted: self.memory.evicted(),
+            hits: self.memory.hits(),
+            disk: self.disk.load().as_ref().map(|it| it.statistics()),
         }
     }
 
@@ -105,30 +190,39 @@ impl Store {
         self.large.get(&key.primary_bin()).is_some()
     }
 
-    /// Says how many entries went; for a URL, which is purged in constant time, nothing.
-    pub fn purge_all(&self, purge: &Purge) -> Option<usize> {
-        match purge {
+    /// Takes effect at once, in memory and on disk. Blocks until it is written down on disk.
+    pub fn purge_all(&self, purge: &Purge) -> Purged {
+        // The disk first: what comes back from it in between is then found in memory.
+        let is_lasting = self.disk.load().as_ref().is_none_or(|disk| disk.purge(purge));
+        let starts = |entry: &Entry, prefix: &str| entry.head.kept.label.url.starts_with(prefix);
+        let entries = match purge {
             Purge::Url(url) => {
-                self.forget(url);
+                self.marks.advance(url);
                 None
             }
-            Purge::Prefix(prefix) => {
-                Some(self.memory.purge(|entry| entry.head.label.url.starts_with(prefix.as_str())))
-            }
+            Purge::Prefix(prefix) => Some(self.memory.purge(|entry| starts(entry, prefix))),
             Purge::Tag(tag) => Some(
-                self.memory.purge(|entry| entry.head.label.tags.iter().any(|it| **it == **tag)),
+                self.memory
+                    .purge(|entry| entry.head.kept.label.tags.iter().any(|it| **it == **tag)),
             ),
             Purge::Route(route) => {
-                Some(self.memory.purge(|entry| *entry.head.label.route == **route))
+                Some(self.memory.purge(|entry| *entry.head.kept.label.route == **route))
             }
             Purge::Everything => Some(self.memory.purge(|_| true)),
-        }
+        };
+        Purged { entries, is_lasting }
     }
 
     /// Everything stored for a URL is gone, in constant time: for purges, and after an unsafe request
     /// (RFC 9111 section 4.4).
     pub fn forget(&self, url: &str) {
+        let disk = self.disk.load();
+        let is_noted = disk.as_ref().is_none_or(|disk| disk.forget_url(url));
         self.marks.advance(url);
+        fence(Ordering::SeqCst);
+        if !is_noted && let Some(disk) = disk.as_ref().filter(|disk| disk.is_unsure()) {
+            disk.forget_url(url);
+        }
     }
 
     fn find(&self, key: &Key) -> Option<Arc<Entry>> {
@@ -139,6 +233,35 @@ impl Store {
         self.memory.remove_exactly(key, &entry);
         None
     }
+
+    /// From the disk, and into memory for those who ask next.
+    async fn recall(&self, key: &Key) -> Option<Arc<Entry>> {
+        let disk = self.disk()?;
+        let (found, moving) = disk.get(key).await?;
+        if let Some(entry) = self.find(key) {
+            return Some(entry);
+        }
+        let mark = self.marks.of(&found.head.label.url);
+        let head = Arc::new(Head { kept: found.head.clone(), mark });
+        let entry = Arc::new(Entry { head, body: Body::Whole(found.body.clone()) });
+        // One that is large must not make all others leave.
+        let is_kept = entry.weight() <= self.memory.budget() / 8
+            && self.memory.insert_new(*key, entry.clone());
+        if disk.is_purged(key, &found) {
+            if is_kept {
+                self.memory.remove_exactly(key, &entry);
+            }
+            return None;
+        }
+        drop(moving);
+        disk.count_hit();
+        Some(entry)
+    }
+}
+
+/// A quarter of the memory at most is for the index of the disk.
+fn most_on_disk(memory: u64) -> usize {
+    usize::try_from(memory / 4 / disk::ENTRY).unwrap_or(usize::MAX)
 }
 
 #[async_trait]
@@ -148,7 +271,15 @@ impl Storage for Store {
         key: &CacheKey,
         _: &SpanHandle,
     ) -> Result<Option<(CacheMeta, HitHandler)>> {
-        let found = self.find(&key.combined_bin());
+        let key = key.combined_bin();
+        let found = match self.find(&key) {
+            Some(entry) => {
+                self.memory.count_hit(&key);
+                Some(entry)
+            }
+            None if self.disk.load().is_none() => None,
+            None => self.recall(&key).await,
+        };
         Ok(found.and_then(|entry| {
             let hit = Hit::new(&entry)?;
             Some((entry.head.meta(), Box::new(hit) as HitHandler))
@@ -197,7 +328,9 @@ impl Storage for Store {
         _: PurgeType,
         _: &SpanHandle,
     ) -> Result<PurgeOutcome> {
-        Ok(match self.memory.remove(&target.key().combined_bin()) {
+        let key = target.key().combined_bin();
+        self.forget_on_disk(&key);
+        Ok(match self.memory.remove(&key) {
             Some(_) => PurgeOutcome::Purged(None),
             None => PurgeOutcome::NotFound,
         })
@@ -211,11 +344,26 @@ impl Storage for Store {
         _: &SpanHandle,
     ) -> Result<bool> {
         let combined = key.combined_bin();
-        let Some(old) = self.find(&combined) else { return Ok(false) };
+        let in_memory = self.find(&combined);
+        let is_in_memory = in_memory.is_some();
+        let old = match in_memory {
+            Some(old) => old,
+            // One that is too large for memory.
+            None => match self.recall(&combined).await {
+                Some(old) => old,
+                None => return Ok(false),
+            },
+        };
         let Body::Whole(body) = &old.body else { return Ok(false) };
-        let head = Head::new(meta, old.head.label.clone(), old.head.mark);
-        let new = Entry { head: Arc::new(head), body: Body::Whole(body.clone()) };
-        Ok(self.memory.replace(combined, &old, Arc::new(new)))
+        let head = Head::new(meta, old.head.kept.label.clone(), old.head.mark);
+        let new = Arc::new(Entry { head: Arc::new(head), body: Body::Whole(body.clone()) });
+        let disk = self.disk();
+        let moving = disk.as_ref().map(|disk| disk.moving());
+        let is_new = self.memory.replace(combined, &old, new.clone()) || !is_in_memory;
+        if is_new && let (Some(disk), Some(moving)) = (disk, moving) {
+            self.keep_on_disk(&disk, combined, moving, &new);
+        }
+        Ok(is_new)
     }
 
     fn support_streaming_partial_write(&self) -> bool {

@@ -2,6 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use pingora::{cache::trace::Span, http::ResponseHeader};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -9,11 +10,11 @@ fn store(memory: u64) -> &'static Store {
     Box::leak(Box::new(Store::new(memory)))
 }
 
-fn key(url: &str) -> CacheKey {
+pub fn key(url: &str) -> CacheKey {
     CacheKey::new(url, "")
 }
 
-fn meta(url: &str) -> CacheMeta {
+pub fn meta(url: &str) -> CacheMeta {
     let now = SystemTime::now();
     let mut header = ResponseHeader::build_no_case(200, None).unwrap();
     header.insert_header("etag", "\"1\"").unwrap();
@@ -27,17 +28,17 @@ fn meta(url: &str) -> CacheMeta {
     meta
 }
 
-fn trace() -> SpanHandle {
+pub fn trace() -> SpanHandle {
     Span::inactive().handle()
 }
 
-async fn put(store: &'static Store, url: &str, body: &'static str) {
+pub async fn put(store: &'static Store, url: &str, body: &'static str) {
     let mut miss = store.get_miss_handler(&key(url), &meta(url), &trace()).await.unwrap();
     miss.write_body(Bytes::from_static(body.as_bytes()), true).await.unwrap();
     miss.finish().await.unwrap();
 }
 
-async fn get(store: &'static Store, url: &str) -> Option<String> {
+pub async fn get(store: &'static Store, url: &str) -> Option<String> {
     let (_, mut hit) = store.lookup(&key(url), &trace()).await.unwrap()?;
     let mut body = Vec::new();
     while let Some(chunk) = hit.read_body().await.unwrap() {
@@ -123,6 +124,37 @@ async fn a_body_without_a_length_that_is_too_large_is_remembered_as_such() {
 }
 
 #[tokio::test]
+async fn a_stored_head_keeps_no_buffer_alive() {
+    let store = store(1 << 20);
+    // As a head is read: fields are slices of one large buffer.
+    let buffer = Bytes::from(vec![b'v'; 8192]);
+    let mut meta = meta("a/");
+    for name in ["x-one", "x-two"] {
+        let value = http::HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap();
+        meta.response_header_mut().append_header(name, value).unwrap();
+    }
+    let miss = store.get_miss_handler(&key("a/"), &meta, &trace()).await.unwrap();
+    miss.finish().await.unwrap();
+    drop(meta);
+    assert!(buffer.is_unique(), "the stored head holds the buffer");
+    let (found, _) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+    assert_eq!(found.headers()["x-two"], "vvvvvvvvvv");
+    assert_eq!(found.headers()["etag"], "\"1\"");
+}
+
+#[tokio::test]
+async fn a_hit_copies_no_body() {
+    let store = store(1 << 20);
+    put(store, "a/", "body").await;
+    let mut read = Vec::new();
+    for _ in 0..2 {
+        let (_, mut hit) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+        read.push(hit.read_body().await.unwrap().unwrap());
+    }
+    assert_eq!(read[0].as_ptr(), read[1].as_ptr());
+}
+
+#[tokio::test]
 async fn a_new_head_keeps_the_body() {
     let store = store(1 << 20);
     put(store, "a/", "body").await;
@@ -133,4 +165,26 @@ async fn a_new_head_keeps_the_body() {
     assert_eq!(found.headers()["etag"], "\"2\"");
     assert_eq!(get(store, "a/").await.unwrap(), "body");
     assert!(!store.update_meta(&key("b/"), &fresh, &trace()).await.unwrap());
+}
+
+proptest! {
+    #[test]
+    fn any_range_is_cut_from_the_body_or_refused(
+        length in 0..50usize, start in 0..60usize, end in proptest::option::of(0..60usize),
+    ) {
+        let store = store(1 << 20);
+        let body: &'static str = "0123456789".repeat(5).leak().get(..length).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (answer, mut hit) = runtime.block_on(async {
+            put(store, "a/", body).await;
+            let (_, mut hit) = store.lookup(&key("a/"), &trace()).await.unwrap().unwrap();
+            (hit.seek(start, end), hit)
+        });
+        let expected = body.get(start..end.unwrap_or(length).min(length));
+        prop_assert_eq!(answer.is_ok(), expected.is_some());
+        if let Some(expected) = expected {
+            let read = runtime.block_on(hit.read_body()).unwrap().unwrap_or_default();
+            prop_assert_eq!(&*read, expected.as_bytes());
+        }
+    }
 }

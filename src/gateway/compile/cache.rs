@@ -1,23 +1,92 @@
 //! `cache`: where responses are kept, and what of a route is.
-use std::time::Duration;
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path as FilePath, time::Duration};
 
 use http::HeaderName;
 
 use super::words::{duration_or, size_or};
 use crate::{
-    cache::Rule,
+    cache::{
+        Rule,
+        storage::{Spec, disk},
+    },
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
+    value::size,
 };
 
 /// Bytes that cached responses may take where nothing is written.
 const MEMORY: u64 = 256 << 20;
 const MAX_BODY: u64 = 8 << 20;
 
-/// `cache.memory`, in bytes.
-pub(super) fn memory(raw: &raw::Config, root: &Path, problems: &mut Problems) -> u64 {
-    let memory = raw.cache.as_ref().and_then(|it| it.memory.as_ref());
-    size_or(memory, MEMORY, &root.key("cache").key("memory"), problems)
+/// `cache` at the root.
+pub(super) fn spec(
+    raw: &raw::Config,
+    root: &Path,
+    base_dir: &FilePath,
+    problems: &mut Problems,
+) -> Spec {
+    let (raw, at) = (raw.cache.as_ref(), root.key("cache"));
+    let memory = raw.and_then(|it| it.memory.as_ref());
+    let memory = size_or(memory, MEMORY, &at.key("memory"), problems);
+    let disk = raw.and_then(|it| it.disk.as_ref());
+    let disk = disk.and_then(|it| self::disk(it, &at.key("disk"), base_dir, problems));
+    Spec { memory, disk }
+}
+
+/// Looks at the folder, as far as one can without making it.
+fn disk(
+    raw: &raw::CacheDisk,
+    at: &Path,
+    base_dir: &FilePath,
+    problems: &mut Problems,
+) -> Option<disk::Spec> {
+    let path = match &raw.path {
+        None => {
+            let hint = "a folder that holds nothing else, such as /var/cache/tollgate";
+            problems.add_with_hint(at, "`path` is missing", hint);
+            None
+        }
+        Some(Word(text)) => {
+            let path = base_dir.join(text);
+            let looked_at = if text.is_empty() {
+                Err("names no folder".to_owned())
+            } else {
+                look_at(&path).map_err(|why| format!("{}: {why}", path.display()))
+            };
+            problems.keep(&at.key("path"), looked_at).map(|()| path)
+        }
+    };
+    let size = match &raw.size {
+        None => {
+            problems.add_with_hint(at, "`size` is missing", "how much it may hold, such as 10GiB");
+            None
+        }
+        Some(Word(text)) => {
+            let parsed = size::parse(text).and_then(|size| {
+                let least = disk::LEAST;
+                let problem = || format!("`{text}` is too small: {} MiB at least", least >> 20);
+                if size < least { Err(problem()) } else { Ok(size) }
+            });
+            problems.keep(&at.key("size"), parsed)
+        }
+    };
+    Some(disk::Spec { path: path?, size: size? })
+}
+
+/// A folder that others may write to would let them answer in our place.
+fn look_at(path: &FilePath) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_dir() => Err("is not a folder".to_owned()),
+        Ok(found) if found.mode() & 0o022 != 0 => {
+            Err("others may write to it: `chmod go-w` it, or take another folder".to_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().is_some_and(FilePath::is_dir);
+            if parent { Ok(()) } else { Err("the folder in which it lies is not there".to_owned()) }
+        }
+        Err(why) => Err(why.to_string()),
+    }
 }
 
 /// `cache` of a route; `owner` is the route's id and where it sends.

@@ -78,7 +78,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     let authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
     let upstreams = upstreams(&source, shared, &root, &mut problems);
-    let cache_memory = cache::memory(raw, &root, &mut problems);
+    let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
@@ -118,7 +118,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         unrouted: shared.metrics.route(UNROUTED),
         upstream_metrics: counted(raw.upstreams.iter().flatten(), |it| shared.metrics.upstream(it)),
         authenticators: counted(&authenticators.by_name, |it| shared.metrics.authenticator(it)),
-        cache_memory,
+        cache,
         api_keys: authenticators.api_keys,
         signature_keys: identities.signature_keys,
         key_sets: key_sets(&authenticators.by_name),

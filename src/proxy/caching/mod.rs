@@ -82,7 +82,6 @@ fn has_override(headers: &HeaderMap) -> bool {
 #[derive(Debug)]
 pub struct Caching {
     pub control: control::Request,
-    label: Label,
     /// What Pingora is told to look the response up by, until it has asked for it.
     key: Option<CacheKey>,
     /// When the upstream was asked.
@@ -102,15 +101,8 @@ pub fn enable(session: &mut Session, exchange: &mut Exchange, store: &'static St
     let request: &Parts = session.req_header();
     let control = control::Request::read(&request.headers);
     let is_fit = is_fit(request) && !control.no_store && !session.is_upgrade_req();
-    let label = Label {
-        url: key::url(&exchange.context.host, request.uri.path(), request.uri.query()).into(),
-        route: exchange.route.as_ref().map_or_else(|| "".into(), |it| it.id.clone()),
-        tags: std::sync::Arc::new([]),
-        max_body: rule.max_body,
-    };
     exchange.caching = Some(Box::new(Caching {
         control,
-        label,
         key: None,
         asked: SystemTime::now(),
         validated: None,
@@ -321,8 +313,14 @@ pub fn judge(
     };
     let control = control::Response::read(&head.headers);
     control::strip(&mut head.headers, &control);
-    let mut label = caching.label.clone();
-    label.tags = tags(&rule, &head.headers);
+    // Only here: a hit has no use for it.
+    let asked = &session.req_header().uri;
+    let label = Label {
+        url: key::url(&exchange.context.host, asked.path(), asked.query()).into(),
+        route: exchange.route.as_ref().map_or_else(|| "".into(), |it| it.id.clone()),
+        tags: tags(&rule, &head.headers),
+        max_body: rule.max_body,
+    };
     let seconds = |it: Duration| u32::try_from(it.as_secs()).unwrap_or(u32::MAX);
     let mut meta = CacheMeta::new(
         lifetime.fresh_until,

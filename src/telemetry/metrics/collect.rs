@@ -15,6 +15,7 @@ use prometheus::{
 
 use super::{
     bodies::{self, BodyMetrics},
+    cache,
     family::{Family, counter, family, gauge, histogram, number},
     handles::{
         AccessMetrics, AuthMetrics, CacheMetrics, ConsumerMetrics, EndpointMetrics, KeySetMetrics,
@@ -56,9 +57,7 @@ pub struct Cells {
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
     pub limit_evicted: AtomicU64,
-    pub cache_entries: AtomicU64,
-    pub cache_bytes: AtomicU64,
-    pub cache_evicted: AtomicU64,
+    pub cache: Mutex<cache::CacheReading>,
     /// `None` without a store.
     pub store: Mutex<Option<StoreReading>>,
     pub process: process::Files,
@@ -163,20 +162,6 @@ const LIMIT_EVICTED: Family = Family(
 const REJECTIONS: Family =
     Family("tollgate_rejections_total", "Requests that the gateway refused, by code.", &["code"]);
 
-const CACHE: Family = Family(
-    "tollgate_cache_total",
-    "Requests to routes with a cache, by what it did.",
-    &["route", "result"],
-);
-const CACHE_ENTRIES: Family = Family("tollgate_cache_entries", "Responses in the cache.", &[]);
-const CACHE_BYTES: Family = Family(
-    "tollgate_cache_bytes",
-    "What the cache takes in memory, heads and index included.",
-    &[],
-);
-const CACHE_EVICTED: Family =
-    Family("tollgate_cache_evicted_total", "Responses that left the cache to make room.", &[]);
-
 const STORE_UP: Family =
     Family("tollgate_store_up", "1 if the store answers; no series without a store.", &[]);
 const STORE_LEFT_OUT: Family = Family(
@@ -206,11 +191,7 @@ const FAMILIES: &[&Family] = &[
     &LIMIT_KEYS,
     &LIMIT_EVICTED,
     &REJECTIONS,
-    &CACHE,
     &mirror::FAMILY,
-    &CACHE_ENTRIES,
-    &CACHE_BYTES,
-    &CACHE_EVICTED,
     &STORE_UP,
     &STORE_LEFT_OUT,
 ];
@@ -236,9 +217,7 @@ impl Cells {
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
             limit_evicted: AtomicU64::new(0),
-            cache_entries: AtomicU64::new(0),
-            cache_bytes: AtomicU64::new(0),
-            cache_evicted: AtomicU64::new(0),
+            cache: Mutex::default(),
             store: Mutex::new(None),
             process: process::Files::open(),
         }
@@ -341,24 +320,6 @@ impl Cells {
         ]
     }
 
-    fn cache(&self) -> [MetricFamily; 4] {
-        let mut requests = vec![];
-        for (route, metrics) in self.caches.all() {
-            requests.extend(metrics.counts().map(|(labels, count)| {
-                counter(&CACHE, &[&[&*route], labels].concat(), number(count))
-            }));
-        }
-        let entries = gauge(&CACHE_ENTRIES, &[], number(self.cache_entries.load(Relaxed)));
-        let bytes = gauge(&CACHE_BYTES, &[], number(self.cache_bytes.load(Relaxed)));
-        let evicted = counter(&CACHE_EVICTED, &[], number(self.cache_evicted.load(Relaxed)));
-        [
-            family(&CACHE, MetricType::COUNTER, requests),
-            family(&CACHE_ENTRIES, MetricType::GAUGE, vec![entries]),
-            family(&CACHE_BYTES, MetricType::GAUGE, vec![bytes]),
-            family(&CACHE_EVICTED, MetricType::COUNTER, vec![evicted]),
-        ]
-    }
-
     fn key_sets(&self) -> [MetricFamily; 3] {
         let (mut ages, mut keys, mut errors) = (vec![], vec![], vec![]);
         for (name, metrics) in self.key_sets.all() {
@@ -456,6 +417,7 @@ impl Exposition {
         let process = process::FAMILIES.iter().map(|(family, _)| family);
         let descriptions = FAMILIES
             .iter()
+            .chain(cache::FAMILIES)
             .chain(&tls::FAMILIES)
             .chain(&bodies::FAMILIES)
             .copied()
@@ -480,7 +442,7 @@ impl Collector for Exposition {
         families.extend(self.cells.upstreams());
         families.extend(self.cells.key_sets());
         families.extend(self.cells.decisions());
-        families.extend(self.cells.cache());
+        families.extend(cache::collect(&self.cells.caches, &self.cells.cache.lock()));
         families.push(mirror::collect(&self.cells.mirrors));
         families.extend(self.cells.third_parties());
         families.extend(self.cells.access());

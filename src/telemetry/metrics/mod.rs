@@ -2,6 +2,7 @@
 //! two together. Label values come from the configuration or from a closed set, never from the
 //! wire, and a series leaves with the last snapshot that knows its route, consumer or upstream.
 mod bodies;
+mod cache;
 mod collect;
 mod family;
 mod handles;
@@ -25,6 +26,7 @@ use prometheus::{
 
 pub use self::{
     bodies::BodyMetrics,
+    cache::{CacheReading, DiskReading},
     collect::StoreReading,
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
@@ -208,10 +210,8 @@ impl Metrics {
     }
 
     /// What the cache holds, read just before a `render`.
-    pub fn set_cache(&self, entries: u64, bytes: u64, evicted: u64) {
-        self.cells.cache_entries.store(entries, Relaxed);
-        self.cells.cache_bytes.store(bytes, Relaxed);
-        self.cells.cache_evicted.store(evicted, Relaxed);
+    pub fn set_cache(&self, reading: CacheReading) {
+        *self.cells.cache.lock() = reading;
     }
 
     pub fn tls(&self, listener: &str) -> Arc<TlsMetrics> {

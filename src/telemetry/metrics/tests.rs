@@ -40,6 +40,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     let bodies = metrics.bodies("r");
     bodies.record(BodyOutcome::Valid);
     bodies.compressed(2, 1);
+    let disk = Some(DiskReading::default());
+    metrics.set_cache(CacheReading { disk, ..CacheReading::default() });
     let held: Vec<Box<dyn std::any::Any>> = vec![
         Box::new(route),
         Box::new(upstream),
