@@ -44,6 +44,15 @@ impl Control for Fake {
         self.causes.lock().push(cause.to_owned());
         self.reload.clone()
     }
+    fn upgrade(&self, asked: Upgrade) -> Result<u32, NotUpgraded> {
+        let failed = |is_conflict, why: &str| Err(NotUpgraded { is_conflict, why: why.into() });
+        self.causes.lock().push(asked.cause.clone());
+        match asked.program.as_ref().and_then(|it| it.to_str()) {
+            None => Ok(u32::try_from(asked.patience.map_or(0, |it| it.as_secs())).unwrap()),
+            Some("/busy") => failed(true, "one is under way"),
+            Some(_) => failed(false, "it is bad"),
+        }
+    }
     fn identities(&self) -> Identities {
         identities(Rows::default())
     }

@@ -1,5 +1,8 @@
 //! Pingora's phases, each a few lines: what happens is in `admit`, `attempt`, `forward` and `record`.
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -27,6 +30,8 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub cache: &'static Store,
+    /// The process is leaving.
+    pub is_draining: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -184,6 +189,10 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
+        if self.is_draining.load(Ordering::Relaxed) {
+            // The request began when connections were still kept.
+            session.set_keepalive(None);
+        }
         reply::finish_upstreams(session, response, exchange)
     }
 

@@ -135,3 +135,34 @@ fn an_interrupt_is_fast() {
     gateway.signal("INT");
     gateway.wait_exit();
 }
+
+/// A worker with nothing left to do must not take its connections to upstreams with it: those are used by
+/// all.
+#[test]
+fn a_stop_under_load_fails_no_request() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let upstream = Upstream::echo();
+    for _ in 0..3 {
+        let mut gateway = plain(&upstream);
+        let served = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let request = gateway.request("POST", "/").body("x");
+                    let mut connection = gateway.connect();
+                    // An idle connection may be closed; what is answered is answered well.
+                    while let Ok(response) = connection.send(&request) {
+                        assert_eq!(response.status, 200, "{response:?}");
+                        served.fetch_add(1, Ordering::Relaxed);
+                        if response.header("connection") == Some("close") {
+                            break;
+                        }
+                    }
+                });
+            }
+            wait_until("the load runs", || served.load(Ordering::Relaxed) > 200);
+            gateway.signal("TERM");
+        });
+        assert_eq!(gateway.wait_exit().code, Some(0));
+    }
+}

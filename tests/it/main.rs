@@ -51,6 +51,7 @@ mod telemetry;
 mod timeouts;
 mod tls;
 mod tls_files;
+mod upgrade;
 mod upstream;
 mod upstream_faults;
 mod upstream_tls;
