@@ -10,6 +10,7 @@ mod descriptors;
 mod signals;
 mod systemd;
 pub mod upgrade;
+mod warm;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -147,7 +148,11 @@ impl Process {
 
     /// For how long an idle connection is kept once the process begins to leave.
     fn linger(&self) -> Duration {
-        if self.upgrades.is_done() { LINGER } else { Duration::ZERO }
+        if !self.upgrades.is_done() {
+            return Duration::ZERO;
+        }
+        // Idle ones are not to be there when those in flight are counted as cut.
+        LINGER.min(self.gateway().admin.grace_period / 2)
     }
 
     fn gateway(&self) -> Arc<Gateway> {
@@ -199,7 +204,9 @@ fn begin(
     predecessor: &mut Option<Predecessor>,
     background: &runtime::Runtime,
 ) -> Result<(Arc<Process>, Vec<thread::JoinHandle<()>>), Failure> {
-    let shared = Arc::new(Shared::new().map_err(Failure::Start)?);
+    let inherited = predecessor.as_ref().map(Predecessor::own_secret);
+    let shared = inherited.map_or_else(Shared::new, Shared::inheriting);
+    let shared = Arc::new(shared.map_err(Failure::Start)?);
     let Begun { gateway, running, store } =
         reload::begin(&options.config, &shared, background.handle())?;
     let gateway = Arc::new(gateway);
@@ -236,8 +243,8 @@ fn begin(
     background.spawn(signals::handle(process.clone()));
     if let Some(predecessor) = predecessor {
         // It serves meanwhile.
-        wait_for_names(&gateway);
-        predecessor.wait_for_go(&shared, &|| process.is_draining())?;
+        let lacks = warm::wait(&gateway, &|| process.is_draining());
+        predecessor.wait_for_go(lacks, &shared, &|| process.is_draining())?;
     }
     let cache = shared.cache;
     let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
@@ -371,10 +378,14 @@ fn leave(process: &Process, workers: &[thread::JoinHandle<()>], background: &run
         process.upgrades.settle(|| upgrade::snapshot(process));
         thread::sleep(Duration::from_millis(5));
     }
+    // What an upgrade has started is ended by the one who has started it.
+    while process.upgrades.is_running() && begun.elapsed() < grace.min(LINGER) {
+        thread::sleep(Duration::from_millis(5));
+    }
     let cut = process.connections.open();
     if cut > 0 {
         log::warn!("leaving with {cut} connections cut");
-        process.reloader.shared().metrics.streams_cut().inc_by(cut as u64);
+        process.reloader.shared().metrics.lifecycle.streams_cut().inc_by(cut as u64);
     }
     if process.upgrades.is_done() {
         process.upgrades.take_leave(cut, || upgrade::snapshot(process));

@@ -35,16 +35,18 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Ok(address) => address,
         Err(outcome) => return outcome,
     };
-    let mut asked = json!({"timeout_seconds": arguments.timeout});
-    if let Some(binary) = &arguments.binary {
-        // The running process may have been started elsewhere.
-        let absolute = std::path::absolute(binary).ok();
-        let Some(path) = absolute.as_ref().and_then(|it| it.to_str()) else {
-            let binary = binary.display();
-            return Outcome::failure(1, format!("not upgraded: {binary} is no path in UTF-8"));
-        };
-        asked["binary"] = path.into();
-    }
+    let asked = match &arguments.binary {
+        None => json!({"timeout_seconds": arguments.timeout}),
+        Some(binary) => {
+            // The running process may have been started elsewhere.
+            let absolute = std::path::absolute(binary).ok();
+            let Some(path) = absolute.as_ref().and_then(|it| it.to_str()) else {
+                let binary = binary.display();
+                return Outcome::failure(1, format!("not upgraded: {binary} is no path in UTF-8"));
+            };
+            json!({"timeout_seconds": arguments.timeout, "binary": path})
+        }
+    };
     let patience = Duration::from_secs(arguments.timeout) * 2 + MARGIN;
     let client = Client::with_patience(&address, arguments.admin.token(), patience);
     said(client.post("/api/upgrade", &asked))

@@ -47,6 +47,8 @@ pub struct Hello {
     pub seeds: [u64; 8],
     pub probe: u64,
     pub shards: usize,
+    /// What is sealed with a secret of the process's own, see `gateway::Shared`.
+    pub own_secret: [u8; 32],
     /// How many upgrades have ended so far, by `telemetry::metrics::UpgradeResult`.
     pub upgrades: [u64; 3],
 }
@@ -55,8 +57,8 @@ pub struct Hello {
 pub enum Frame {
     /// From the old process.
     Hello(Box<Hello>),
-    /// From the new one: it could serve now.
-    Prepared,
+    /// From the new one: it could serve now, but for these things, which others have not given it.
+    Prepared(Vec<String>),
     /// From the new one: why it cannot.
     Failed(String),
     /// From the old one: what keys of limits owe.
@@ -215,7 +217,7 @@ impl Frame {
     fn encode(&self) -> io::Result<(u8, Vec<u8>)> {
         Ok(match self {
             Self::Hello(hello) => (b'h', serde_json::to_vec(hello)?),
-            Self::Prepared => (b'p', Vec::new()),
+            Self::Prepared(lacks) => (b'p', serde_json::to_vec(lacks)?),
             Self::Failed(why) => (b'f', why.clone().into_bytes()),
             Self::Debts(debts) => {
                 let mut bytes = Vec::with_capacity(debts.len() * Debt::BYTES);
@@ -232,7 +234,7 @@ impl Frame {
     fn decode(kind: u8, payload: &[u8]) -> Option<Self> {
         Some(match (kind, payload) {
             (b'h', json) => Self::Hello(serde_json::from_slice(json).ok()?),
-            (b'p', []) => Self::Prepared,
+            (b'p', json) => Self::Prepared(serde_json::from_slice(json).ok()?),
             (b'f', why) => Self::Failed(String::from_utf8_lossy(why).into_owned()),
             (b'd', debts) => {
                 let (whole, rest) = debts.as_chunks();
@@ -275,12 +277,13 @@ mod tests {
             seeds: [u64::MAX, 1, 2, 3, 4, 5, 6, 7],
             probe: u64::MAX,
             shards: 256,
+            own_secret: [7; 32],
             upgrades: [1, 2, 3],
         };
         let (mut one, mut other) = channels();
         for frame in [
             Frame::Hello(Box::new(hello)),
-            Frame::Prepared,
+            Frame::Prepared(vec!["a".into(), "b".into()]),
             Frame::Failed("no: ü".into()),
             Frame::Debts(Vec::new()),
             Frame::Go,
@@ -297,10 +300,10 @@ mod tests {
     fn a_socket_arrives_between_frames() {
         let (mut one, mut other) = channels();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        one.send(&Frame::Prepared).unwrap();
+        one.send(&Frame::Yours).unwrap();
         one.send_socket(listener.as_fd()).unwrap();
         one.send(&Frame::Go).unwrap();
-        assert!(other.receive(&PATIENT).ok() == Some(Frame::Prepared));
+        assert!(other.receive(&PATIENT).ok() == Some(Frame::Yours));
         let taken = TcpListener::from(other.receive_socket(&PATIENT).unwrap());
         assert_eq!(taken.local_addr().unwrap(), listener.local_addr().unwrap());
         assert!(other.receive(&PATIENT).ok() == Some(Frame::Go));

@@ -6,6 +6,7 @@ pub mod program;
 pub mod successor;
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -16,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 
 use self::channel::{Broken, Channel, Frame, Hello, PROTOCOL, Patience};
-use super::{Process, Sockets};
+use super::{Process, Sockets, warm};
 use crate::{
     flow::clock::Now,
     limit::{Seeds, handover::Snapshot},
@@ -81,6 +82,8 @@ pub enum Failure {
     New(String),
     #[error("the new process says what is not understood: is it tollgate, and of a near version?")]
     Unknown,
+    #[error("the new process could not get what this one has: {0}")]
+    Lacks(String),
     #[error("{0}")]
     Io(io::Error),
 }
@@ -200,7 +203,7 @@ impl Heir {
 /// # Errors
 /// Why not; everything is as before.
 pub fn upgrade(process: &Process, ask: &Ask) -> Result<u32, Failure> {
-    let metrics = &process.reloader.shared().metrics;
+    let metrics = &process.reloader.shared().metrics.lifecycle;
     let upgrades = &process.upgrades;
     let start = upgrades.begin(process).inspect_err(|why| {
         metrics.upgraded(UpgradeResult::Refused);
@@ -234,7 +237,8 @@ fn attempt(process: &Process, start: &Start, ask: &Ask) -> Result<u32, Failure> 
     next.introduce(process)?;
     let prepared = Instant::now() + ask.patience;
     let patience = Patience { until: Some(prepared), is_called_off: &is_called_off };
-    next.expect(&Frame::Prepared, &patience, ask.patience)?;
+    let lacks = next.prepared(&patience, ask.patience)?;
+    lacks_nothing(&lacks, &warm::has(&process.gateway()))?;
     // As late as can be: what is counted from here on is sent after.
     let told = snapshot(process);
     next.send(|channel| {
@@ -254,6 +258,12 @@ fn attempt(process: &Process, start: &Start, ask: &Ask) -> Result<u32, Failure> 
     let _ = channel.send(&Frame::Yours);
     *process.upgrades.heir.lock() = Some(Heir { channel, told, next: Instant::now() + FIRST });
     Ok(pid)
+}
+
+/// Whatever it lacks this process may lack too, or never have heard of.
+fn lacks_nothing(lacks: &[String], here: &BTreeSet<String>) -> Result<(), Failure> {
+    let lost: Vec<_> = lacks.iter().filter(|it| here.contains(*it)).map(|it| &**it).collect();
+    if lost.is_empty() { Ok(()) } else { Err(Failure::Lacks(lost.join(", "))) }
 }
 
 pub fn snapshot(process: &Process) -> Snapshot {
@@ -304,7 +314,8 @@ impl Next {
             seeds: Seeds::of_process().0,
             probe: Seeds::probe(),
             shards: shared.limits.shards(),
-            upgrades: shared.metrics.upgrades(),
+            own_secret: *shared.own_secret.expose(),
+            upgrades: shared.metrics.lifecycle.upgrades(),
         };
         self.send(|channel| {
             channel.send(&Frame::Hello(Box::new(hello)))?;
@@ -328,10 +339,27 @@ impl Next {
         patience: &Patience<'_>,
         given: Duration,
     ) -> Result<(), Failure> {
+        let frame = self.receive(patience, given)?;
+        if frame == *expected { Ok(()) } else { Err(Failure::Unknown) }
+    }
+
+    /// That it could serve, and what it lacks for that.
+    fn prepared(
+        &mut self,
+        patience: &Patience<'_>,
+        given: Duration,
+    ) -> Result<Vec<String>, Failure> {
+        match self.receive(patience, given)? {
+            Frame::Prepared(lacks) => Ok(lacks),
+            _ => Err(Failure::Unknown),
+        }
+    }
+
+    fn receive(&mut self, patience: &Patience<'_>, given: Duration) -> Result<Frame, Failure> {
         match self.channel.receive(patience) {
-            Ok(frame) if frame == *expected => Ok(()),
             Ok(Frame::Failed(why)) => Err(Failure::New(why)),
-            Ok(_) | Err(Broken::Unknown) => Err(Failure::Unknown),
+            Ok(frame) => Ok(frame),
+            Err(Broken::Unknown) => Err(Failure::Unknown),
             Err(Broken::Closed) => Err(self.ended()),
             Err(Broken::Late) => Err(Failure::Late { what: "the new process", patience: given }),
             Err(Broken::CalledOff) => Err(Failure::Stopping),

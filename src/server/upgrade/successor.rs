@@ -17,6 +17,7 @@ use crate::{
     limit::{Seeds, handover::Debt},
     server::Failure,
     telemetry::metrics::UpgradeResult,
+    value::secret::Secret,
 };
 
 /// For the old process to introduce itself, which it does at once, and to let go.
@@ -71,20 +72,26 @@ impl Predecessor {
         Some(self.sockets.swap_remove(at).1)
     }
 
-    /// Says that this process could serve, and waits until it shall.
+    /// What this process shares with the one before.
+    pub fn own_secret(&self) -> Secret<[u8; 32]> {
+        Secret::new(self.hello.own_secret)
+    }
+
+    /// Says that this process could serve, but for what it lacks, and waits until it shall.
     ///
     /// # Errors
     /// The old process is gone: whoever looks after it starts anew, and would find the ports taken. Or
     /// this one was told to stop.
     pub fn wait_for_go(
         &mut self,
+        lacks: Vec<String>,
         shared: &Shared,
         is_called_off: &dyn Fn() -> bool,
     ) -> Result<(), Failure> {
         // What was not taken is for the old process alone.
         self.sockets.clear();
         let gone = |why: Broken| Failure::TakeOver(why.to_string());
-        self.channel.send(&Frame::Prepared).map_err(|why| gone(why.into()))?;
+        self.channel.send(&Frame::Prepared(lacks)).map_err(|why| gone(why.into()))?;
         let has_same_keys = self.has_same_keys && self.hello.shards == shared.limits.shards();
         if !has_same_keys {
             log::warn!("the old process counts rate limits in another way: they begin anew");
@@ -112,7 +119,7 @@ impl Predecessor {
         if let Some(successes) = upgrades.get_mut(UpgradeResult::Success as usize) {
             *successes += 1;
         }
-        shared.metrics.set_upgrades(upgrades);
+        shared.metrics.lifecycle.set_upgrades(upgrades);
         let is_told = self.channel.send(&Frame::Ready).is_ok();
         // Without that word it is gone all the same.
         if is_told && !matches!(self.channel.receive(&within(PATIENCE)), Ok(Frame::Yours)) {
@@ -134,7 +141,9 @@ impl Predecessor {
         loop {
             match self.channel.receive(&patience) {
                 Ok(Frame::Debts(debts)) => add(shared, self.has_same_keys, &debts),
-                Ok(Frame::Cut(connections)) => shared.metrics.streams_cut().inc_by(connections),
+                Ok(Frame::Cut(connections)) => {
+                    shared.metrics.lifecycle.streams_cut().inc_by(connections)
+                }
                 Ok(_) => {}
                 Err(_) => break,
             }

@@ -6,6 +6,7 @@ mod family;
 mod handles;
 mod histogram;
 mod keep;
+mod lifecycle;
 mod process;
 mod status;
 mod tls;
@@ -29,6 +30,7 @@ pub use self::{
         KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
         RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
+    lifecycle::{Lifecycle, UpgradeResult},
     status::Method,
 };
 use crate::flow::rejection::Code;
@@ -43,27 +45,6 @@ pub const UNROUTED: &str = "-";
 /// The label of consumers that have none of their own.
 pub const OTHER_CONSUMERS: &str = "other";
 
-/// How a request for an upgrade ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpgradeResult {
-    Success,
-    Failure,
-    /// Nothing was tried.
-    Refused,
-}
-
-impl UpgradeResult {
-    const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Refused];
-
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Refused => "refused",
-        }
-    }
-}
-
 /// Everything that is counted, for the life of the process. Handles are asked for while a
 /// configuration is compiled and kept in the snapshot.
 pub struct Metrics {
@@ -74,8 +55,7 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload: IntGauge,
     store_syncs: IntCounterVec,
-    upgrades: IntCounterVec,
-    streams_cut: IntCounter,
+    pub lifecycle: Lifecycle,
     connections: IntGaugeVec,
     accept_errors: IntCounter,
     proxy_protocol_errors: IntCounter,
@@ -103,21 +83,7 @@ impl Metrics {
             "tollgate_store_syncs_total",
             "Changes of the store that were applied or could not be.",
         )?;
-        let upgrades = IntCounterVec::new(
-            Opts::new("tollgate_upgrades_total", "Upgrades asked for, by how they ended."),
-            &["result"],
-        )?;
-        let upgrades = registered(&registry, upgrades)?;
-        for result in UpgradeResult::ALL {
-            upgrades.with_label_values(&[result.label()]);
-        }
         Ok(Self {
-            upgrades,
-            streams_cut: counter(
-                &registry,
-                "tollgate_streams_cut_total",
-                "Connections cut when the grace period of a stopping process was over.",
-            )?,
             cells,
             config_info: gauges(
                 &registry,
@@ -128,6 +94,7 @@ impl Metrics {
             revision: Mutex::new(None),
             reloads,
             store_syncs,
+            lifecycle: Lifecycle::new(&registry)?,
             last_reload: registered(
                 &registry,
                 IntGauge::new(
@@ -290,28 +257,6 @@ impl Metrics {
 
     pub fn reload_failed(&self) {
         self.reloads.with_label_values(&["failure"]).inc();
-    }
-
-    pub fn upgraded(&self, result: UpgradeResult) {
-        self.upgrades.with_label_values(&[result.label()]).inc();
-    }
-
-    /// How many have ended each way, in the order of `UpgradeResult`.
-    pub fn upgrades(&self) -> [u64; 3] {
-        UpgradeResult::ALL.map(|it| self.upgrades.with_label_values(&[it.label()]).get())
-    }
-
-    /// What the process before had counted, and itself.
-    pub fn set_upgrades(&self, counts: [u64; 3]) {
-        for (result, count) in UpgradeResult::ALL.iter().zip(counts) {
-            let counter = self.upgrades.with_label_values(&[result.label()]);
-            counter.reset();
-            counter.inc_by(count);
-        }
-    }
-
-    pub const fn streams_cut(&self) -> &IntCounter {
-        &self.streams_cut
     }
 
     /// A change of the store was applied, or could not be.

@@ -2,7 +2,9 @@
 use std::net::TcpStream;
 
 use super::{CONFIG, upstream, wait_gone};
-use crate::support::{Connection, Gateway, Request, free_address, wait_until};
+use crate::support::{
+    Connection, Gateway, Issuer, Request, Upstream, free_address, reply, wait_until,
+};
 
 const LIMITED: &str = "
 routes:
@@ -73,4 +75,58 @@ fn listeners_may_change() {
     assert!(TcpStream::connect(removed).is_err());
     assert_eq!(get(kept).unwrap(), 200);
     assert_eq!(gateway.status()["workers"], 1);
+}
+
+/// An endpoint that checks have taken out must not get requests only because the process is another.
+#[test]
+fn what_health_checks_say_is_known_before_the_first_request() {
+    let ill = Upstream::start(|request| match &*request.target {
+        "/health" => reply(503, "ill"),
+        _ => reply(500, "ill"),
+    });
+    let well = Upstream::saying("well");
+    let config = "
+upstreams:
+  up: {endpoints: [{url: $ILL}, {url: $WELL}], health: {path: /health, interval: 1m}}
+routes:
+  - {id: all, match: {paths: [/*]}, public: true, upstream: up}
+";
+    let gateway = Gateway::start(config, &[("ILL", &ill.url()), ("WELL", &well.url())]);
+    wait_until("the ill one is out", || {
+        gateway.metric("tollgate_upstream_endpoint_up", &[("endpoint", &ill.url())]) == 0.0
+    });
+    assert_eq!(gateway.upgrade(&[]).code, Some(0));
+    let statuses: Vec<u16> = (0..8).map(|_| gateway.get("/").status()).collect();
+    assert_eq!(statuses, [200; 8]);
+}
+
+/// Without the keys of its issuer a new process would refuse every token that the old one takes.
+#[test]
+fn keys_of_issuers_are_there_or_nothing_is_upgraded() {
+    let (mut issuer, upstream) = (Issuer::start(&["a"]), upstream());
+    let config = "
+upstreams: {up: {endpoints: [{url: $UP}]}}
+authenticators:
+  corp: {jwt: {issuer: '$ISSUER', audiences: [orders], algorithms: [ES256], jwks_url: '$ISSUER/jwks.json'}}
+consumers:
+  acme: {subjects: [acme-client]}
+routes:
+  - {id: all, match: {paths: [/*]}, auth: [corp], upstream: up}
+";
+    let gateway = Gateway::start(config, &[("ISSUER", &issuer.name()), ("UP", &upstream.url())]);
+    let request = || {
+        let token = format!("Bearer {}", issuer.token("a"));
+        gateway.get("/").header("Authorization", &token).status()
+    };
+    wait_until("the keys are there", || request() == 200);
+    assert_eq!(gateway.upgrade(&[]).code, Some(0));
+    assert_eq!(request(), 200, "from the first request on");
+    let before = gateway.note_successor();
+    issuer.stop();
+    let exit = gateway.upgrade(&[]);
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.stderr.contains("the keys of authenticator `corp`"), "{exit:?}");
+    assert_eq!(gateway.note_successor(), before);
+    let token = format!("Bearer {}", issuer.token("a"));
+    assert_eq!(gateway.get("/").header("Authorization", &token).status(), 200);
 }
