@@ -19,7 +19,6 @@ printf 'another build' >>"$work/other"
 printf '#!/bin/sh\n[ "$1" = check ] || exit 1\n' >"$work/broken"
 chmod 755 "$work/broken"
 start_gateway gateway "$work/gateway.in"
-gateway=$pid
 
 # serving: the process that answers.
 serving() { ask "$admin" GET /status | sed -n 's/.*"pid":\([0-9]*\).*/\1/p'; }
@@ -67,7 +66,8 @@ read -r closed closed_failed < <(result close) || true
 : "${kept:=0}" "${kept_failed:=-1}" "${closed:=0}" "${closed_failed:=-1}"
 left=0
 for _ in {1..100}; do
-    left=$(grep -lzF "$file" /proc/[0-9]*/cmdline 2>/dev/null | grep -c .) || true
+    # The whole word, so that this command does not find itself.
+    left=$(grep -lz "^$file\$" /proc/[0-9]*/cmdline 2>/dev/null | grep -c .) || true
     ((left > 1)) || break
     sleep 0.1
 done

@@ -146,6 +146,10 @@ pub(super) async fn keep_informed(process: Arc<Process>) {
         return;
     }
     let every = notifier.watchdog.map_or(STATUS, |it| (it / 2).min(STATUS));
+    if notifier.watchdog.is_some() {
+        // The process before may have said it last a while ago.
+        notifier.say("WATCHDOG=1");
+    }
     let (mut said, mut before) = (status(&process), process.pulse.read());
     loop {
         tokio::time::sleep(every).await;
