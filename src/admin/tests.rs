@@ -246,6 +246,17 @@ async fn a_stop_answers_first() {
 }
 
 #[tokio::test]
+async fn an_upgrade_says_who_serves_or_why_nothing_has_changed() {
+    check(fake(), &post("/api/upgrade", ""), 200, "\"pid\":0").await;
+    check(fake(), &post("/api/upgrade", "{\"timeout_seconds\":7}"), 200, "\"pid\":7").await;
+    check(fake(), &post("/api/upgrade", "{\"binary\":\"/busy\"}"), 409, "one is under way").await;
+    check(fake(), &post("/api/upgrade", "{\"binary\":\"/bad\"}"), 422, "it is bad").await;
+    for body in ["{\"binary\":7}", "{\"timeout_seconds\":601}", "{\"binary\":null}", "{\"x\":1}"] {
+        check(fake(), &post("/api/upgrade", body), 400, "request_malformed").await;
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_checked_and_bounded() {
     check(fake(), &post("/api/explain", "{"), 400, "not JSON").await;
     check(fake(), &post("/api/explain", "[]"), 400, "not a JSON object").await;

@@ -11,6 +11,8 @@ use crate::{flow::clock::Now, gateway::Gateway};
 
 /// How long it is waited for. What does not come until then may not come at all.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Things that are said to be lacking, at most.
+const MOST: usize = 1000;
 
 /// Each thing, for people, and whether it is there.
 fn things(gateway: &Gateway) -> impl Iterator<Item = (String, bool)> {
@@ -39,7 +41,7 @@ pub fn wait(gateway: &Gateway, is_called_off: &dyn Fn() -> bool) -> Vec<String> 
     let until = Instant::now() + PATIENCE;
     loop {
         let lacks = things(gateway).filter_map(|(what, is_there)| (!is_there).then_some(what));
-        let lacks: Vec<_> = lacks.collect();
+        let lacks: Vec<_> = lacks.take(MOST).collect();
         if lacks.is_empty() || is_called_off() || Instant::now() >= until {
             return lacks;
         }

@@ -31,7 +31,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const GO: Duration = Duration::from_secs(10);
 /// How often what the limits have counted since is sent.
 const SETTLE: Duration = Duration::from_secs(1);
-
 /// When first: most of it is what was under way when the new process began to serve.
 const FIRST: Duration = Duration::from_millis(100);
 
@@ -180,7 +179,8 @@ impl Upgrades {
         }
     }
 
-    /// The last word: what is left of the limits, and how many connections were cut.
+    /// The last word: what is left of the limits, and how many connections were cut. Waits for what is
+    /// being said.
     pub fn take_leave(&self, cut: usize, snapshot: impl FnOnce() -> Snapshot) {
         if let Some(mut heir) = self.heir.lock().take() {
             let _ = heir.settle(snapshot());
@@ -252,11 +252,13 @@ fn attempt(process: &Process, start: &Start, ask: &Ask) -> Result<u32, Failure> 
     }
     let (pid, mut channel) = next.keep();
     process.notifier.main_process(pid);
+    // Held until all is said in its order: from `hand_over` on, this process may have nothing left to do.
+    let mut heir = process.upgrades.heir.lock();
     *process.upgrades.phase.lock() = Phase::Done;
     process.hand_over();
     // It serves already; this only spares it a wait.
     let _ = channel.send(&Frame::Yours);
-    *process.upgrades.heir.lock() = Some(Heir { channel, told, next: Instant::now() + FIRST });
+    *heir = Some(Heir { channel, told, next: Instant::now() + FIRST });
     Ok(pid)
 }
 
