@@ -18,3 +18,8 @@ load:
 
 fuzz:
     PROPTEST_CASES=100000 cargo test --lib -- proptest
+
+# The executable, the unit, its user and folders; see systemd/README.md.
+install:
+    cargo build --release
+    sudo systemd/install.sh

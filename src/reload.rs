@@ -448,9 +448,10 @@ const WATCH: Duration = Duration::from_millis(500);
 
 /// Reloads when the file has changed and then stood still for one look, so that a file that is being
 /// written is not read in the middle. Content that was tried once is not tried again.
-pub async fn watch(reloader: Arc<Reloader>) {
-    let mut applied = Stamp::of(&reloader.file);
-    let mut seen = applied;
+/// With `looks_first` the file is also compared with what runs at the beginning.
+pub async fn watch(reloader: Arc<Reloader>, looks_first: bool) {
+    let mut seen = Stamp::of(&reloader.file);
+    let mut applied = if looks_first { None } else { seen };
     loop {
         tokio::time::sleep(WATCH).await;
         let now = Stamp::of(&reloader.file);

@@ -8,6 +8,9 @@ mod accept;
 mod control;
 mod descriptors;
 mod signals;
+mod systemd;
+pub mod upgrade;
+mod warm;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -21,12 +24,20 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora::{
     apps::HttpServerOptions, proxy::HttpProxy, server::ShutdownWatch,
     server::configuration::ServerConf,
 };
-use tokio::{runtime, sync::watch};
+use tokio::{
+    runtime,
+    sync::{Barrier, watch},
+};
 
+use self::{
+    systemd::{Notifier, Pulse},
+    upgrade::{Upgrades, successor::Predecessor},
+};
 use crate::{
     admin::Admin,
     flow::clock::Now,
@@ -45,6 +56,10 @@ pub struct Options {
     pub config: PathBuf,
     /// Whether a change of the file is applied by itself.
     pub is_watching: bool,
+    /// What an upgrade starts unless told otherwise; without it there is none.
+    pub program: Option<PathBuf>,
+    /// Whether a process that serves now hands over to this one.
+    pub is_taking_over: bool,
 }
 
 /// Why the process could not run.
@@ -61,6 +76,21 @@ pub enum Failure {
     AccessLog(std::io::Error),
     #[error("cannot start a thread or a runtime: {0}")]
     Runtime(#[from] std::io::Error),
+    #[error("cannot take over: {0}")]
+    TakeOver(String),
+}
+
+/// An idle connection from before an upgrade is given so long for its next request, whose answer says
+/// `Connection: close`: to close it at once would lose the request that is on its way.
+const LINGER: Duration = Duration::from_secs(5);
+/// After an upgrade, for its answer to leave before the process does.
+const FAREWELL: Duration = Duration::from_millis(250);
+
+/// The sockets that the process listens on, as the configuration names them.
+#[derive(Debug)]
+pub struct Sockets {
+    listeners: Vec<(SocketAddr, TcpListener)>,
+    admin: (SocketAddr, TcpListener),
 }
 
 /// What the running process is to its parts.
@@ -68,8 +98,16 @@ pub struct Process {
     pub reloader: Arc<Reloader>,
     pub access_log: Arc<AccessLog>,
     pub connections: accept::Connections,
+    pub upgrades: Upgrades,
+    pub notifier: Notifier,
+    mirrors: Arc<Mirrors>,
+    pulse: Arc<Pulse>,
+    /// Until the process begins to leave.
+    sockets: Mutex<Option<Arc<Sockets>>>,
     /// Turned once, when the process begins to leave.
     drain: watch::Sender<bool>,
+    /// The same, where a look must cost nothing.
+    is_leaving: Arc<AtomicBool>,
     is_ready: AtomicBool,
     /// Asked to leave without waiting.
     is_fast: AtomicBool,
@@ -82,14 +120,42 @@ impl Process {
         *self.drain.borrow()
     }
 
-    /// Begins to leave; `fast` does not wait for requests in flight.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Acquire)
+    }
+
+    /// Begins to leave; `fast` does not wait for requests in flight. Called while an upgrade is under
+    /// way, it ends that too: what is asked for is that nothing runs.
     pub fn stop(&self, fast: bool) {
         if fast {
             self.is_fast.store(true, Ordering::Release);
         }
-        self.drain.send_replace(true);
+        if !self.begin_to_leave() {
+            self.notifier.stopping();
+        }
+    }
+
+    /// Begins to leave, since another process serves.
+    fn hand_over(&self) {
+        self.begin_to_leave();
+    }
+
+    /// Whether it had begun to already.
+    fn begin_to_leave(&self) -> bool {
+        self.is_leaving.store(true, Ordering::Relaxed);
         // Another process may be waiting for its folder.
         self.reloader.shared().cache.begin_to_leave();
+        self.drain.send_replace(true)
+    }
+
+    /// For how long an idle connection is kept once the process begins to leave.
+    fn linger(&self) -> Duration {
+        if !self.upgrades.is_done() {
+            return Duration::ZERO;
+        }
+        // Idle ones are not to be there when those in flight are counted as cut.
+        LINGER.min(self.gateway().admin.grace_period / 2)
     }
 
     fn gateway(&self) -> Arc<Gateway> {
@@ -102,17 +168,52 @@ impl Process {
 /// # Errors
 /// See [`Failure`]; nothing listens then.
 pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Failure> {
-    let shared = Arc::new(Shared::new().map_err(Failure::Start)?);
+    let mut predecessor = options.is_taking_over.then(Predecessor::meet).transpose()?;
     let background = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("background")
         .enable_all()
         .build()?;
+    let begun = begin(options, &mut predecessor, &background);
+    let (process, workers) = begun.inspect_err(|why| {
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.fail(why);
+        }
+    })?;
+    let gateway = process.gateway();
+    process.is_ready.store(true, Ordering::Release);
+    log::info!("revision {} is running", gateway.revision);
+    let is_successor = predecessor.is_some();
+    if let Some(predecessor) = predecessor {
+        process.upgrades.took_over(predecessor.finish(process.reloader.shared().clone()));
+    }
+    process.notifier.ready(&systemd::status(&process));
+    background.spawn(systemd::keep_informed(process.clone()));
+    if options.is_watching {
+        // What changed while this process began is not seen by a watch that begins now.
+        background.spawn(reload::watch(process.reloader.clone(), is_successor));
+    }
+    on_ready(&gateway);
+    leave(&process, &workers, &background);
+    background.block_on(close_store(&process.reloader));
+    process.access_log.close(Duration::from_secs(5));
+    background.shutdown_timeout(Duration::from_millis(100));
+    Ok(())
+}
+
+/// A process whose workers accept.
+fn begin(
+    options: &Options,
+    predecessor: &mut Option<Predecessor>,
+    background: &runtime::Runtime,
+) -> Result<(Arc<Process>, Vec<thread::JoinHandle<()>>), Failure> {
+    let inherited = predecessor.as_ref().map(Predecessor::own_secret);
+    let shared = inherited.map_or_else(Shared::new, Shared::inheriting);
+    let shared = Arc::new(shared.map_err(Failure::Start)?);
     let Begun { gateway, running, store } =
         reload::begin(&options.config, &shared, background.handle())?;
     let gateway = Arc::new(gateway);
-    let listeners = bind(&gateway)?;
-    let admin = listen("admin", gateway.process.admin)?;
+    let sockets = Arc::new(open(&gateway, predecessor)?);
     let live = Arc::new(ArcSwap::new(gateway.clone()));
     let dropped = shared.metrics.access_log_dropped().clone();
     let access_log = AccessLog::new(gateway.access_log.clone(), dropped);
@@ -126,48 +227,61 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
         background: background.handle().clone(),
     };
     let reloader = Reloader::start(parts, running)?;
-    let (drain, draining) = watch::channel(false);
+    let notifier = Notifier::from_environment();
+    let pulse = Arc::new(Pulse::new(gateway.process.workers, notifier.watchdog()));
     let process = Arc::new(Process {
         reloader: reloader.clone(),
         access_log: access_log.clone(),
         connections: accept::Connections::new(&gateway, &shared.metrics),
-        drain,
+        upgrades: Upgrades::new(next(options)),
+        notifier,
+        mirrors: Mirrors::new(background.handle().clone()),
+        pulse,
+        sockets: Mutex::new(Some(sockets.clone())),
+        drain: watch::channel(false).0,
+        is_leaving: Arc::default(),
         is_ready: AtomicBool::new(false),
         is_fast: AtomicBool::new(false),
         started: Instant::now(),
     });
-    let proxy = Proxy {
-        live,
-        metrics: shared.metrics.clone(),
-        access_log: access_log.clone(),
-        cache: shared.cache,
-        mirrors: Mirrors::new(background.handle().clone()),
-    };
-    let workers = start_workers(&process, &proxy, &listeners, &draining)?;
-    let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
-    background.spawn(accept::admin(admin, app, draining.clone()));
     background.spawn(signals::handle(process.clone()));
+    if let Some(predecessor) = predecessor {
+        // It serves meanwhile.
+        let lacks = warm::wait(&gateway, &|| process.is_draining());
+        predecessor.wait_for_go(lacks, &shared, &|| process.is_draining())?;
+    }
+    let cache = shared.cache;
+    let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
+    let mirrors = process.mirrors.clone();
+    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining };
+    let workers = start_workers(&process, &proxy, &sockets)?;
+    let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
+    background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
     background.spawn(sweep(shared.limits.clone()));
-    start_following(&reloader, options, background.handle());
-    wait_for_names(&gateway);
-    process.is_ready.store(true, Ordering::Release);
-    log::info!("revision {} is running", gateway.revision);
-    on_ready(&gateway);
-    leave(&process, &workers, &proxy.mirrors, draining, &background);
-    drop(listeners);
-    background.block_on(close_store(&reloader));
-    access_log.close(Duration::from_secs(5));
-    background.shutdown_timeout(Duration::from_millis(100));
-    Ok(())
+    background.spawn(reload::follow(reloader.clone()));
+    background.spawn(reload::keep_uses(reloader));
+    if predecessor.is_none() {
+        wait_for_names(&gateway);
+    }
+    Ok((process, workers))
 }
 
-/// What changes the configuration beside the signals and the admin API.
-fn start_following(reloader: &Arc<Reloader>, options: &Options, background: &runtime::Handle) {
-    background.spawn(reload::follow(reloader.clone()));
-    background.spawn(reload::keep_uses(reloader.clone()));
-    if options.is_watching {
-        background.spawn(reload::watch(reloader.clone()));
-    }
+/// What an upgrade of this process starts.
+fn next(options: &Options) -> Option<upgrade::Start> {
+    let (config, is_watching) = (options.config.clone(), options.is_watching);
+    options.program.clone().map(|program| upgrade::Start { program, config, is_watching })
+}
+
+/// The sockets that another process listens on already, and new ones for the rest.
+fn open(gateway: &Gateway, predecessor: &mut Option<Predecessor>) -> Result<Sockets, Failure> {
+    let mut open = |what: &str, address| {
+        let taken = predecessor.as_mut().and_then(|it| it.take(address));
+        let socket = taken.map_or_else(|| listen(what, address), Ok);
+        socket.map(|it| (address, it))
+    };
+    let listeners = gateway.process.listeners.iter();
+    let listeners = listeners.map(|it| open(&it.name, it.address)).collect::<Result<_, _>>()?;
+    Ok(Sockets { listeners, admin: open("admin", gateway.process.admin)? })
 }
 
 /// The last uses are written down, unless the store is gone: nobody waits for it then.
@@ -183,10 +297,6 @@ async fn close_store(reloader: &Reloader) {
         }
         let _ = tokio::time::timeout(AT_MOST, store.close()).await;
     }
-}
-
-fn bind(gateway: &Gateway) -> Result<Vec<TcpListener>, Failure> {
-    gateway.process.listeners.iter().map(|it| listen(&it.name, it.address)).collect()
 }
 
 fn listen(what: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -214,8 +324,7 @@ async fn sweep(limits: Arc<limit::Table>) {
 fn start_workers(
     process: &Arc<Process>,
     proxy: &Proxy,
-    listeners: &[TcpListener],
-    draining: &ShutdownWatch,
+    sockets: &Sockets,
 ) -> Result<Vec<thread::JoinHandle<()>>, Failure> {
     let gateway = process.gateway();
     let conf = Arc::new(ServerConf {
@@ -234,18 +343,26 @@ fn start_workers(
     http.handle_init_modules();
     let http = Arc::new(http);
     let mut workers = Vec::new();
+    // A connection to an upstream belongs to the runtime of the worker that made it and is used by all:
+    // a worker that has nothing left to do runs on until the last one has.
+    let all_done = Arc::new(Barrier::new(gateway.process.workers));
     for number in 0..gateway.process.workers {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let mut loops = Vec::new();
-        for (listener, socket) in gateway.process.listeners.iter().zip(listeners) {
+        for (listener, (_, socket)) in gateway.process.listeners.iter().zip(&sockets.listeners) {
             let socket = socket.try_clone()?;
             let (process, http) = (process.clone(), http.clone());
             loops.push(accept::Loop::new(listener, socket, process, http, proxy.clone()));
         }
-        let draining = draining.clone();
+        let (draining, pulse) = (process.drain.subscribe(), process.pulse.clone());
+        let all_done = all_done.clone();
         let thread = thread::Builder::new().name(format!("worker{number}"));
         workers.push(thread.spawn(move || {
-            runtime.block_on(accept::serve(loops, draining));
+            runtime.spawn(pulse.beat(number));
+            runtime.block_on(async {
+                accept::serve(loops, draining).await;
+                all_done.wait().await;
+            });
             runtime.shutdown_background();
         })?);
     }
@@ -259,23 +376,32 @@ fn pool_size(gateway: &Gateway) -> usize {
 }
 
 /// Waits for the word to leave, then for the workers, at most as long as the grace period.
-fn leave(
-    process: &Process,
-    workers: &[thread::JoinHandle<()>],
-    mirrors: &Mirrors,
-    mut draining: ShutdownWatch,
-    background: &runtime::Runtime,
-) {
+fn leave(process: &Process, workers: &[thread::JoinHandle<()>], background: &runtime::Runtime) {
+    let mut draining: ShutdownWatch = process.drain.subscribe();
     let _ = background.block_on(draining.wait_for(|is_draining| *is_draining));
-    let until = Instant::now() + process.gateway().admin.grace_period;
+    let begun = Instant::now();
+    // The workers have let go of theirs: who connects from now on is refused, or is the next process's.
+    drop(process.sockets.lock().take());
+    let grace = process.gateway().admin.grace_period;
     // Copies of requests run beside the workers.
-    let is_running = || workers.iter().any(|worker| !worker.is_finished()) || mirrors.running() > 0;
-    while is_running() && !process.is_fast.load(Ordering::Acquire) && Instant::now() < until {
+    let is_running =
+        || workers.iter().any(|worker| !worker.is_finished()) || process.mirrors.running() > 0;
+    while is_running() && !process.is_fast.load(Ordering::Acquire) && begun.elapsed() < grace {
+        process.upgrades.settle(|| upgrade::snapshot(process));
+        thread::sleep(Duration::from_millis(5));
+    }
+    // What an upgrade has started is ended by the one who has started it.
+    while process.upgrades.is_running() && begun.elapsed() < grace.min(LINGER) {
         thread::sleep(Duration::from_millis(5));
     }
     let cut = process.connections.open();
     if cut > 0 {
         log::warn!("leaving with {cut} connections cut");
+        process.reloader.shared().metrics.lifecycle.streams_cut().inc_by(cut as u64);
+    }
+    if process.upgrades.is_done() {
+        process.upgrades.take_leave(cut, || upgrade::snapshot(process));
+        thread::sleep(FAREWELL.saturating_sub(begun.elapsed()));
     }
     process.reloader.shared().cache.wait_for_disk(Duration::from_secs(5));
 }

@@ -41,13 +41,19 @@ impl Client {
     /// means every interface is asked on loopback.
     #[must_use]
     pub fn new(admin: &str, token: Option<&str>) -> Self {
+        Self::with_patience(admin, token, WHOLE)
+    }
+
+    /// The same, for an answer that may take longer.
+    #[must_use]
+    pub fn with_patience(admin: &str, token: Option<&str>, whole: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             // A proxy of the environment is not meant for this, and would see the token.
             .proxy(None)
             .timeout_connect(Some(CONNECT))
-            .timeout_global(Some(WHOLE))
+            .timeout_global(Some(whole))
             .build();
         Self { base: base(admin), token: token.map(str::to_owned), agent: config.into() }
     }

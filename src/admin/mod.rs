@@ -7,7 +7,7 @@ mod guard;
 mod page;
 mod reply;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, Response, request::Parts};
@@ -52,6 +52,11 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// Every reason why the old one goes on.
     fn reload(&self, cause: &str) -> Result<String, Vec<String>>;
+    /// Has another process take over and answers its number once it serves.
+    ///
+    /// # Errors
+    /// Why this one goes on.
+    fn upgrade(&self, asked: Upgrade) -> Result<u32, NotUpgraded>;
     /// At once. Consumers and keys, of the file and of the store.
     fn identities(&self) -> Identities;
     /// Applies the store as it now is.
@@ -69,6 +74,23 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with the question.
     fn purge(&self, request: Value) -> Result<Value, String>;
+}
+
+/// Another process is to take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// Another executable than the one that runs.
+    pub program: Option<PathBuf>,
+    pub patience: Option<Duration>,
+    pub cause: String,
+}
+
+/// Why none has.
+#[derive(Clone, Debug)]
+pub struct NotUpgraded {
+    /// Whether something else is under way.
+    pub is_conflict: bool,
+    pub why: String,
 }
 
 /// The application of the admin listener, for `HttpServerApp::process_new_http`.
@@ -169,6 +191,7 @@ impl<C: Control> Admin<C> {
             Page::Status => self.blocking(Control::status).await.map(|it| Reply::json(200, &it)),
             Page::Reload => self.reload(caller).await,
             Page::Stop => self.stop(caller, body),
+            Page::Upgrade => self.upgrade(caller, body).await,
             Page::Explain => self.explain(body).await,
             Page::Purge => self.purge(caller, body).await,
         }
@@ -209,6 +232,19 @@ impl<C: Control> Admin<C> {
         Ok(Reply::json(202, &json!({"stopping": true, "fast": fast})))
     }
 
+    async fn upgrade(&self, caller: &Caller, body: &[u8]) -> Result<Reply, Problem> {
+        let asked = upgrade(&object(body)?, caller)?;
+        match self.blocking(move |control| control.upgrade(asked)).await? {
+            Ok(pid) => Ok(Reply::json(200, &json!({"upgraded": true, "pid": pid}))),
+            Err(NotUpgraded { is_conflict: true, why }) => {
+                Err(Problem::new(409, "upgrade_not_possible").detail(why))
+            }
+            Err(NotUpgraded { why, .. }) => Err(Problem::new(422, "upgrade_failed")
+                .detail("the process goes on as it was")
+                .errors([why])),
+        }
+    }
+
     async fn explain(&self, body: &[u8]) -> Result<Reply, Problem> {
         let request = object(body)?;
         match self.blocking(move |control| control.explain(request)).await? {
@@ -245,6 +281,26 @@ async fn blocking<C: Control, T: Send + 'static>(
         log::error!("an admin request failed: {error}");
         Problem::new(500, "internal_error")
     })
+}
+
+fn upgrade(body: &Value, caller: &Caller) -> Result<Upgrade, Problem> {
+    const LONGEST: u64 = 600;
+    let members = body.as_object().into_iter().flatten();
+    let (mut program, mut patience) = (None, None);
+    for (name, value) in members {
+        match (name.as_str(), value.as_str(), value.as_u64()) {
+            ("binary", Some(path), _) => program = Some(PathBuf::from(path)),
+            ("timeout_seconds", _, Some(seconds @ 1..=LONGEST)) => {
+                patience = Some(Duration::from_secs(seconds));
+            }
+            ("binary", ..) => return Err(Problem::malformed("`binary` is a path")),
+            ("timeout_seconds", ..) => {
+                return Err(Problem::malformed("`timeout_seconds` is a number from 1 to 600"));
+            }
+            _ => return Err(Problem::malformed(format!("unknown member `{name}`"))),
+        }
+    }
+    Ok(Upgrade { program, patience, cause: format!("admin API, by {caller}") })
 }
 
 /// The body as a JSON object; none is an empty one.

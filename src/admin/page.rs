@@ -42,6 +42,7 @@ pub enum Page {
     Status,
     Reload,
     Stop,
+    Upgrade,
     Explain,
     Purge,
 }
@@ -56,6 +57,7 @@ impl Page {
             "/status" | "/api/status" => Self::Status,
             "/api/reload" => Self::Reload,
             "/api/stop" => Self::Stop,
+            "/api/upgrade" => Self::Upgrade,
             "/api/explain" => Self::Explain,
             "/api/cache/purge" => Self::Purge,
             _ => return None,
@@ -64,7 +66,7 @@ impl Page {
 
     /// Asked for by POST, with a body or without.
     pub const fn is_action(self) -> bool {
-        matches!(self, Self::Reload | Self::Stop | Self::Explain | Self::Purge)
+        matches!(self, Self::Reload | Self::Stop | Self::Upgrade | Self::Explain | Self::Purge)
     }
 }
 
@@ -76,6 +78,7 @@ pub const INDEX: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 <li><a href=\"/readyz\">/readyz</a> whether it takes requests\
 <li>POST /api/reload applies the configuration anew\
 <li>POST /api/stop stops, after the requests in flight\
+<li>POST /api/upgrade has another executable take over\
 <li>POST /api/explain says what would happen to a request\
 <li>POST /api/cache/purge removes stored responses\
 <li><a href=\"/api/consumers\">/api/consumers</a>, <a href=\"/api/keys\">/api/keys</a>, \

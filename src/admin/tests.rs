@@ -44,6 +44,15 @@ impl Control for Fake {
         self.causes.lock().push(cause.to_owned());
         self.reload.clone()
     }
+    fn upgrade(&self, asked: Upgrade) -> Result<u32, NotUpgraded> {
+        let failed = |is_conflict, why: &str| Err(NotUpgraded { is_conflict, why: why.into() });
+        self.causes.lock().push(asked.cause.clone());
+        match asked.program.as_ref().and_then(|it| it.to_str()) {
+            None => Ok(u32::try_from(asked.patience.map_or(0, |it| it.as_secs())).unwrap()),
+            Some("/busy") => failed(true, "one is under way"),
+            Some(_) => failed(false, "it is bad"),
+        }
+    }
     fn identities(&self) -> Identities {
         identities(Rows::default())
     }
@@ -234,6 +243,17 @@ async fn a_stop_answers_first() {
         assert_eq!(stops.recv().await, Some(fast));
     }
     check(fake(), &post("/api/stop", "{\"fast\":1}"), 400, "`fast`").await;
+}
+
+#[tokio::test]
+async fn an_upgrade_says_who_serves_or_why_nothing_has_changed() {
+    check(fake(), &post("/api/upgrade", ""), 200, "\"pid\":0").await;
+    check(fake(), &post("/api/upgrade", "{\"timeout_seconds\":7}"), 200, "\"pid\":7").await;
+    check(fake(), &post("/api/upgrade", "{\"binary\":\"/busy\"}"), 409, "one is under way").await;
+    check(fake(), &post("/api/upgrade", "{\"binary\":\"/bad\"}"), 422, "it is bad").await;
+    for body in ["{\"binary\":7}", "{\"timeout_seconds\":601}", "{\"binary\":null}", "{\"x\":1}"] {
+        check(fake(), &post("/api/upgrade", body), 400, "request_malformed").await;
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,13 @@ pub(super) fn run() -> Outcome {
         Ok(made) => made,
         Err(why) => return Outcome::failure(1, format!("tollgate: the demo cannot start: {why}")),
     };
-    let options = server::Options { config: made.folder.join("tollgate.yaml"), is_watching: true };
+    let options = server::Options {
+        config: made.folder.join("tollgate.yaml"),
+        is_watching: true,
+        // Its upstream lives in this process.
+        program: None,
+        is_taking_over: false,
+    };
     let result = server::run(&options, |_| {
         let _ = std::io::stdout().write_all(made.guide.as_bytes());
     });

@@ -10,6 +10,7 @@ pub mod reload;
 pub mod run;
 pub mod status;
 pub mod stop;
+pub mod upgrade;
 
 use std::{
     fs::File,
@@ -85,6 +86,8 @@ enum Verb {
     Status(StatusArguments),
     /// Stop the running process.
     Stop(StopArguments),
+    /// Have another executable take over from the running process, without a failed request.
+    Upgrade(upgrade::Arguments),
     /// The responses that a running process keeps.
     #[command(subcommand)]
     Cache(cache::Verb),
@@ -215,6 +218,7 @@ pub fn main() -> Outcome {
         Some(Verb::Reload(it)) => it.ask(reload::reload),
         Some(Verb::Status(it)) => it.admin.ask(if it.json { status::json } else { status::status }),
         Some(Verb::Stop(it)) => it.admin.ask(if it.fast { stop::fast } else { stop::gracefully }),
+        Some(Verb::Upgrade(it)) => upgrade::run(&it),
         Some(Verb::Cache(verb)) => cache::run(&verb),
         Some(Verb::Key(verb)) => key::run(verb),
     }

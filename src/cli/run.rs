@@ -17,18 +17,26 @@ pub struct Arguments {
     /// Do not apply changes of the file by themselves.
     #[arg(long)]
     no_watch: bool,
+    /// Take over from the process that has started this one, see `upgrade`.
+    #[arg(long, hide = true, requires = "config")]
+    take_over: bool,
 }
 
 impl Arguments {
     pub(super) const fn of(config: Option<PathBuf>) -> Self {
-        Self { config, no_watch: false }
+        Self { config, no_watch: false, take_over: false }
     }
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     logger::init();
     let Some(config) = arguments.config else { return demo::run() };
-    let options = server::Options { config, is_watching: !arguments.no_watch };
+    let options = server::Options {
+        config,
+        is_watching: !arguments.no_watch,
+        program: server::upgrade::program::of_this_process(),
+        is_taking_over: arguments.take_over,
+    };
     outcome(server::run(&options, |_| {}))
 }
 

@@ -7,6 +7,7 @@ use crate::{
     cache, limit,
     shared::{http_client, keep::Keep, last_uses, seal::Sealer},
     telemetry, upstream,
+    value::secret::Secret,
 };
 
 /// Keys that the rate limits keep at most; `limit::Table` says what they cost.
@@ -35,7 +36,9 @@ pub struct Shared {
     /// Access tokens that upstreams are shown.
     pub upstream_tokens: Keep<upstream::token::Store>,
     pub oidc: Arc<oidc::Kept>,
-    /// With a secret of this process's own.
+    /// Of this process and those that take over from it.
+    pub own_secret: Secret<[u8; 32]>,
+    /// With that secret.
     pub sealer: Arc<Sealer>,
     pub tickets: tls::Tickets,
     pub last_uses: Arc<last_uses::Registry>,
@@ -45,6 +48,16 @@ impl Shared {
     /// # Errors
     /// Threads or metrics that could not be made.
     pub fn new() -> Result<Self, String> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|why| why.to_string())?;
+        Self::inheriting(Secret::new(secret))
+    }
+
+    /// With the secret of the process before: what that has sealed is opened by this one.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn inheriting(own_secret: Secret<[u8; 32]>) -> Result<Self, String> {
         Ok(Self {
             metrics: Arc::new(telemetry::Metrics::new().map_err(|why| why.to_string())?),
             limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
@@ -62,7 +75,8 @@ impl Shared {
             verified: Keep::default(),
             upstream_tokens: Keep::default(),
             oidc: Arc::new(oidc::Kept::new()?),
-            sealer: Arc::new(Sealer::random().map_err(|why| why.to_string())?),
+            sealer: Arc::new(Sealer::of(own_secret.expose()).map_err(|why| why.to_string())?),
+            own_secret,
             tickets: tls::Tickets::default(),
             last_uses: Arc::default(),
         })

@@ -18,26 +18,39 @@ pub const MAX_RENEWAL: Duration = Duration::from_secs(366 * 86_400);
 
 /// A time that lies further ahead than a whole burst by this much was not written by this clock.
 /// Far more than any thread is late with its reading of the clock.
-const JUMP_NANOS: u64 = 60_000_000_000;
+pub(super) const JUMP_NANOS: u64 = 60_000_000_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// `nanos + part / requests` nanoseconds, `part < requests`. Ordered as a number when the
 /// denominators are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Point {
-    nanos: u64,
-    part: u32,
+pub(super) struct Point {
+    pub(super) nanos: u64,
+    pub(super) part: u32,
 }
 
 impl Point {
     /// A sum over the denominator `of`. It saturates, so a clock near its end denies nobody.
-    const fn plus(self, other: Self, of: u32) -> Self {
+    pub(super) const fn plus(self, other: Self, of: u32) -> Self {
         let part = self.part + other.part; // Both are below 10^9, so this stays below 2^31.
         let (carry, part) = if part >= of { (1, part - of) } else { (0, part) };
         match self.nanos.saturating_add(other.nanos).checked_add(carry) {
             Some(nanos) if nanos < u64::MAX => Self { nanos, part },
             _ => Self { nanos: u64::MAX, part: 0 },
         }
+    }
+
+    /// A difference over the denominator `of`; none where `other` is not the earlier one.
+    pub(super) fn minus(self, other: Self, of: u32) -> Option<Self> {
+        if self <= other {
+            return None;
+        }
+        let nanos = self.nanos - other.nanos;
+        Some(match self.part.checked_sub(other.part) {
+            Some(part) => Self { nanos, part },
+            // The part before is the greater one, so the nanoseconds are not the same.
+            None => Self { nanos: nanos.saturating_sub(1), part: self.part + of - other.part },
+        })
     }
 
     /// From units of `1 / of` nanoseconds.
@@ -76,6 +89,10 @@ pub(super) struct Tat {
 }
 
 impl Tat {
+    pub(super) const fn point(&self) -> Point {
+        Point { nanos: self.nanos, part: self.part }
+    }
+
     /// Whether the key is whole, which is the same as never having been seen.
     pub(super) const fn is_past(&self, now: u64) -> bool {
         self.nanos < now || (self.nanos == now && self.part == 0)

@@ -80,8 +80,53 @@ pub struct Key {
     pub(super) shard: u32,
 }
 
-/// Two independent hashes, both seeded by the system's randomness once a process.
-static SEEDS: OnceLock<[RandomState; 2]> = OnceLock::new();
+/// What the two hashes of keys are seeded with. Not to be shown: who knows them can choose keys that
+/// collide.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seeds(pub [u64; 8]);
+
+impl Seeds {
+    /// From the system's randomness, by way of hashers that are each seeded by it.
+    fn random() -> Self {
+        let mut seeds = [0; 8];
+        seeds.iter_mut().for_each(|it| *it = RandomState::new().hash_one(0));
+        Self(seeds)
+    }
+
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        HASHERS.get_or_init(|| Hashers::new(Self::random())).seeds
+    }
+
+    /// Makes them those of this process, so that keys are the ones of the process before. False: this
+    /// process has made keys already.
+    pub fn adopt(self) -> bool {
+        HASHERS.get_or_init(|| Hashers::new(self)).seeds == self
+    }
+
+    /// What a certain key comes to. Another build may hash otherwise, for example where a processor's
+    /// instructions are used: then its keys are not ours, whatever the seeds.
+    pub fn probe() -> u64 {
+        Key::new(LimitId::new("probe", "", 0), Subject::Header(b"a probe")).tag
+    }
+}
+
+/// Two independent hashes.
+struct Hashers {
+    seeds: Seeds,
+    pair: [RandomState; 2],
+}
+
+impl Hashers {
+    const fn new(seeds: Seeds) -> Self {
+        let Seeds([a, b, c, d, e, f, g, h]) = seeds;
+        let pair = [RandomState::with_seeds(a, b, c, d), RandomState::with_seeds(e, f, g, h)];
+        Self { seeds, pair }
+    }
+}
+
+/// Seeded once a process.
+static HASHERS: OnceLock<Hashers> = OnceLock::new();
 
 impl Key {
     /// Costs two keyed hashes (measured: 16 ns) and allocates nothing.
@@ -98,7 +143,7 @@ impl Key {
     }
 
     fn hashed(limit: LimitId, kind: u8, subject: &[u8]) -> Self {
-        let [first, second] = SEEDS.get_or_init(|| [RandomState::new(), RandomState::new()]);
+        let [first, second] = &HASHERS.get_or_init(|| Hashers::new(Seeds::random())).pair;
         let tag = first.hash_one((limit.0, kind, subject));
         let place = second.hash_one((limit.0, kind, subject));
         // The two halves of the second hash.

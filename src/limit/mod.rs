@@ -5,6 +5,7 @@
 pub mod concurrency;
 pub mod flood;
 pub mod gcra;
+pub mod handover;
 pub mod headers;
 pub mod key;
 mod shard;
@@ -14,6 +15,6 @@ pub mod table;
 pub use concurrency::Concurrency;
 pub use flood::Flood;
 pub use gcra::Rate;
-pub use key::{Key, LimitId, Subject};
+pub use key::{Key, LimitId, Seeds, Subject};
 pub use state::{Charge, State, States};
 pub use table::Table;

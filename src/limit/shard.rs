@@ -105,6 +105,12 @@ impl Shard {
         }
     }
 
+    /// The keys that are not whole again, in no order.
+    pub(super) fn live(&self, now: u64) -> impl Iterator<Item = (Key, Tat)> {
+        let live = self.slots.iter().filter(move |it| it.is_live(now));
+        live.map(|it| (Key { tag: it.tag, slot: it.slot, shard: 0 }, it.tat()))
+    }
+
     pub(super) fn update(&mut self, at: usize, tat: Tat) {
         if let Some(slot) = self.slots.get_mut(at) {
             *slot = Slot::new(Key { tag: slot.tag, slot: slot.slot, shard: 0 }, tat);

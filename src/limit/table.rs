@@ -6,6 +6,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     gcra::{Outcome, Tat},
+    handover::{Debt, Snapshot},
     key::Key,
     shard::{SLOT_BYTES, Shard, slots_for},
     state::{Charge, MAX_CHARGES, State, States},
@@ -111,6 +112,34 @@ impl Table {
     /// Live keys that had to leave for others since the start of the process.
     pub fn evicted(&self) -> u64 {
         self.shards.iter().map(|it| it.0.lock().evicted()).sum()
+    }
+
+    /// The number of shards: what a key of a snapshot names is one of so many.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Every key that is not whole again. Each shard is locked on its own for the time of a copy.
+    pub fn snapshot(&self, now_nanos: u64) -> Snapshot {
+        let mut keys = Vec::with_capacity(self.len());
+        for (number, shard) in (0..).zip(&self.shards) {
+            let shard = shard.0.lock();
+            keys.extend(
+                shard.live(now_nanos).map(|(key, tat)| (Key { shard: number, ..key }, tat)),
+            );
+        }
+        Snapshot::new(keys, now_nanos)
+    }
+
+    /// Adds what a key owes to what it owes here. What no table of ours can have said is left out, as
+    /// is what was counted under a rate that is no longer the one here.
+    pub fn add(&self, debt: &Debt, now_nanos: u64) {
+        let Some(shard) = self.shards.get(debt.key.shard as usize) else { return };
+        let mut shard = shard.0.lock();
+        let found = shard.find(debt.key);
+        if let Some(tat) = debt.on(found.map(|(_, tat)| tat), now_nanos) {
+            store(&mut shard, debt.key, found, tat, now_nanos);
+        }
     }
 
     fn shard_of(&self, key: Key) -> usize {

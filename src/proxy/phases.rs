@@ -1,5 +1,8 @@
 //! Pingora's phases, each a few lines: what happens is in `admit`, `attempt`, `forward` and `record`.
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -35,6 +38,8 @@ pub struct Proxy {
     pub access_log: Arc<AccessLog>,
     pub cache: &'static Store,
     pub mirrors: Arc<Mirrors>,
+    /// The process is leaving.
+    pub is_draining: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -201,6 +206,10 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
+        if self.is_draining.load(Ordering::Relaxed) {
+            // The request began when connections were still kept.
+            session.set_keepalive(None);
+        }
         grpc_web::answer(response, exchange)?;
         reply::finish_upstreams(session, response, exchange)?;
         outgoing::begin(session, exchange);

@@ -171,6 +171,10 @@ impl Edge {
 }
 
 impl connection::Edge for Edge {
+    fn linger(&self) -> Duration {
+        self.open.process.linger()
+    }
+
     fn settings(&self) -> connection::Settings {
         let edge = self.proxy.live.load().edge;
         connection::Settings {
@@ -321,8 +325,10 @@ pub(super) async fn serve(loops: Vec<Loop>, draining: ShutdownWatch) {
     }
 }
 
-/// The admin listener answers as long as the process lives, so that `/readyz` can say that it leaves.
-pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, draining: ShutdownWatch) {
+/// The admin listener answers as long as the process lives, so that `/readyz` can say that it leaves;
+/// unless another process serves, which answers then.
+pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, process: Arc<Process>) {
+    let draining: ShutdownWatch = process.drain.subscribe();
     let socket = match tokio::net::TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(why) => {
@@ -330,8 +336,20 @@ pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, draini
             return;
         }
     };
+    let (mut leaving, mut is_leaving) = (draining.clone(), false);
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = leaving.wait_for(|it| *it), if !is_leaving => {
+                if process.upgrades.is_done() {
+                    return;
+                }
+                is_leaving = true;
+                continue;
+            }
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 let (app, draining) = (app.clone(), draining.clone());
                 tokio::spawn(async move {

@@ -1,15 +1,12 @@
 //! What the admin listener may ask of the process.
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Process;
+use super::{Process, upgrade};
 use crate::{
-    admin::{self, Control, Identities, Token},
+    admin::{self, Control, Identities, NotUpgraded, Token, Upgrade},
     auth::jwks::{self, KeySet},
     cache::storage::{self, disk::Phase},
     flow::clock::Now,
@@ -161,12 +158,24 @@ fn cache_status(cache: &storage::Statistics) -> Value {
     })
 }
 
+/// How the last upgrade ended: for this process, how it began.
+fn last_upgrade(process: &Process) -> Option<Value> {
+    let last = process.upgrades.last()?;
+    Some(json!({
+        "at": time(last.at),
+        "cause": last.cause,
+        "succeeded": last.outcome.is_ok(),
+        "from": last.outcome.as_ref().ok(),
+        "error": last.outcome.as_ref().err(),
+    }))
+}
+
 /// The process, as the admin API sees it.
 pub struct Controls(pub Arc<Process>);
 
 impl Control for Controls {
     fn is_ready(&self) -> bool {
-        self.0.is_ready.load(Ordering::Acquire) && !self.0.is_draining()
+        self.0.is_ready() && !self.0.is_draining()
     }
 
     fn is_draining(&self) -> bool {
@@ -209,6 +218,8 @@ impl Control for Controls {
             "descriptors_exhausted": process.connections.is_exhausted(),
             "cache": cache_status(&process.reloader.shared().cache.statistics()),
             "last_reload": last,
+            "upgrading": process.upgrades.is_running(),
+            "last_upgrade": last_upgrade(process),
             "tls": tls,
             "store": store(&process.reloader),
             "credentials": admin::counts(&self.identities(), Timestamp::now()),
@@ -221,6 +232,16 @@ impl Control for Controls {
 
     fn reload(&self, cause: &str) -> Result<String, Vec<String>> {
         self.0.reloader.reload(cause).map(|applied| applied.revision)
+    }
+
+    fn upgrade(&self, asked: Upgrade) -> Result<u32, NotUpgraded> {
+        let Upgrade { program, patience, cause } = asked;
+        let patience = patience.unwrap_or(upgrade::PATIENCE);
+        let asked = upgrade::Ask { program, patience, cause };
+        upgrade::upgrade(&self.0, &asked).map_err(|why| {
+            let is_conflict = matches!(why, upgrade::Failure::Busy | upgrade::Failure::Stopping);
+            NotUpgraded { is_conflict, why: why.to_string() }
+        })
     }
 
     fn identities(&self) -> Identities {

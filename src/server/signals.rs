@@ -3,7 +3,10 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Process;
+use super::{
+    Process, systemd,
+    upgrade::{self, Ask},
+};
 
 pub(super) async fn handle(process: Arc<Process>) {
     let listen = |kind| {
@@ -18,9 +21,9 @@ pub(super) async fn handle(process: Arc<Process>) {
     loop {
         tokio::select! {
             () = next(&mut hangup) => {
-                let reloader = process.reloader.clone();
+                let reloaded = process.clone();
                 // Awaited: signals that come meanwhile fold into one.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload("SIGHUP")).await;
+                let _ = tokio::task::spawn_blocking(move || reload(&reloaded)).await;
             }
             () = next(&mut user1) => {
                 if let Err(why) = process.access_log.reopen() {
@@ -28,13 +31,27 @@ pub(super) async fn handle(process: Arc<Process>) {
                 }
             }
             () = next(&mut user2) => {
-                log::error!("SIGUSR2: this build cannot upgrade itself; restart it instead");
+                let upgraded = process.clone();
+                // Not awaited: a stop ends it, and a second one is refused. It logs how it ends.
+                tokio::task::spawn_blocking(move || upgrade::upgrade(&upgraded, &Ask::by_signal()));
             }
             () = next(&mut terminate) => process.stop(false),
             () = next(&mut quit) => process.stop(false),
             () = next(&mut interrupt) => process.stop(true),
         }
     }
+}
+
+/// The service manager waits for the end of what it asked for, whichever.
+fn reload(process: &Process) {
+    if !process.is_ready() {
+        // Nobody is told that it is before it is.
+        let _ = process.reloader.reload("SIGHUP");
+        return;
+    }
+    process.notifier.reloading();
+    let _ = process.reloader.reload("SIGHUP");
+    process.notifier.ready(&systemd::status(process));
 }
 
 async fn next(signal: &mut Option<Signal>) {

@@ -81,14 +81,22 @@ impl Sealer {
         Ok(Self { keys })
     }
 
-    /// With a secret that nobody else has and that ends with this process.
+    /// With a secret that nobody else has.
     ///
     /// # Errors
     /// The system has no randomness.
     pub fn random() -> Result<Self, Failure> {
         let mut secret = [0_u8; 32];
         getrandom::fill(&mut secret).map_err(|_| Failure::NoRandomness)?;
-        Ok(Self { keys: [Key::new(&secret)?].into() })
+        Self::of(&secret)
+    }
+
+    /// With a secret of random bytes.
+    ///
+    /// # Errors
+    /// The system's cryptography fails.
+    pub fn of(secret: &[u8; 32]) -> Result<Self, Failure> {
+        Ok(Self { keys: [Key::new(secret)?].into() })
     }
 
     /// `value` as base64url without padding. It opens only with the same `purpose`, which says what

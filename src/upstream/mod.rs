@@ -160,6 +160,13 @@ impl Upstream {
         self.endpoints.iter().all(|it| it.spec().weight == 0 || it.is_resolved())
     }
 
+    /// Whether every endpoint that is to be checked has been, once at least.
+    pub fn is_checked(&self) -> bool {
+        let is_known = |it: &Arc<Endpoint>| *it.state.seen.lock() != health::Seen::Unknown;
+        self.spec.health.is_none()
+            || self.endpoints.iter().all(|it| it.spec().weight == 0 || is_known(it))
+    }
+
     /// Tells how a try ended. A failure may take its endpoint out ([`Outlier`]).
     pub fn report(&self, picked: &Picked, outcome: Outcome, now_nanos: u64) {
         let endpoint = picked.endpoint();

@@ -135,3 +135,42 @@ fn an_interrupt_is_fast() {
     gateway.signal("INT");
     gateway.wait_exit();
 }
+
+/// A worker with nothing left to do must not take its connections to upstreams with it: others are in the
+/// middle of a request on them. Which worker has which connection is chance, hence several rounds.
+#[test]
+fn a_stop_fails_no_request_of_a_worker_that_is_left() {
+    const CLIENTS: usize = 8;
+    for _ in 0..8 {
+        let (warm, gates) = (Gate::default(), [0; CLIENTS].map(|_| Gate::default()));
+        let held = (warm.clone(), gates.clone());
+        let upstream = Upstream::start(move |request| {
+            let number = request.target[1..].parse::<usize>();
+            reply(200, "ok").after(number.map_or(&held.0, |it| &held.1[it]))
+        });
+        let mut gateway = plain(&upstream);
+        let request = |target: &str| gateway.request("POST", target).body("x");
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| assert_eq!(request("/warm").status(), 200));
+            }
+            // All at once, so that each has a connection of its own, which is kept.
+            upstream.wait_for_requests(CLIENTS);
+            warm.open();
+        });
+        let mut connections: Vec<_> = (0..CLIENTS).map(|_| gateway.connect()).collect();
+        for (number, connection) in connections.iter_mut().enumerate() {
+            connection.write(&request(&format!("/{number}")).to_bytes()).unwrap();
+        }
+        upstream.wait_for_requests(2 * CLIENTS);
+        gateway.signal("TERM");
+        wait_until("it drains", || gateway.status()["draining"] == true);
+        for (gate, connection) in gates.iter().zip(&mut connections) {
+            gate.open();
+            let response = connection.read_response("POST").unwrap();
+            assert_eq!(response.status, 200, "{}", response.text());
+            assert_eq!(response.header("connection"), Some("close"));
+        }
+        assert_eq!(gateway.wait_exit().code, Some(0));
+    }
+}

@@ -60,6 +60,7 @@ mod timeouts;
 mod tls;
 mod tls_files;
 mod transform;
+mod upgrade;
 mod upstream;
 mod upstream_faults;
 mod upstream_tls;

@@ -59,6 +59,12 @@ pub struct Settings {
 pub trait Edge {
     fn settings(&self) -> Settings;
 
+    /// For how long an idle connection is kept once the process stops, for a request that may be on its
+    /// way; asked for when it stops.
+    fn linger(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The whole raw HTTP/1.1 answer to a head that was refused, with `Connection: close`.
     /// `head` is what has arrived of it; nothing in it can be relied on.
     fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>, head: &[u8]) -> Bytes;
@@ -74,7 +80,7 @@ where
     // Both live as long as the connection: to make them anew for each request would take the
     // locks of the timer wheel and of the watch each time.
     let mut alarm = pin!(sleep_until(Instant::now() + edge.settings().header_timeout));
-    let mut stop = pin!(stopping(shutdown.clone()));
+    let mut stop = pin!(stopping(shutdown.clone(), edge));
     let mut kept: Option<HttpPersistentSettings> = None;
     let mut served: u32 = 0;
     loop {
@@ -291,10 +297,15 @@ async fn until(mut alarm: Pin<&mut Sleep>, at: Instant) {
     }
 }
 
-/// Ends when the process begins to stop; never, if the one who would say so is gone.
-async fn stopping(mut shutdown: ShutdownWatch) {
+/// Ends when the process stops and an idle connection need not be kept; never, if the one who would say
+/// so is gone.
+async fn stopping<E: Edge>(mut shutdown: ShutdownWatch, edge: &E) {
     if shutdown.wait_for(|is_stopping| *is_stopping).await.is_err() {
         pending::<()>().await;
+    }
+    let linger = edge.linger();
+    if !linger.is_zero() {
+        sleep_until(Instant::now() + linger).await;
     }
 }
 

@@ -8,6 +8,7 @@ mod family;
 mod handles;
 mod histogram;
 mod keep;
+mod lifecycle;
 mod mirror;
 mod process;
 mod status;
@@ -35,6 +36,7 @@ pub use self::{
         QuestionMetrics,
         QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
+    lifecycle::{Lifecycle, UpgradeResult},
     status::Method,
 };
 use crate::flow::rejection::Code;
@@ -59,6 +61,7 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload: IntGauge,
     store_syncs: IntCounterVec,
+    pub lifecycle: Lifecycle,
     connections: IntGaugeVec,
     accept_errors: IntCounter,
     proxy_protocol_errors: IntCounter,
@@ -97,6 +100,7 @@ impl Metrics {
             revision: Mutex::new(None),
             reloads,
             store_syncs,
+            lifecycle: Lifecycle::new(&registry)?,
             last_reload: registered(
                 &registry,
                 IntGauge::new(

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -36,6 +37,8 @@ pub struct Gateway {
     child: Child,
     folder: TempDir,
     variables: Vec<(String, String)>,
+    /// Processes that have taken over.
+    successors: Mutex<Vec<u32>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
 }
@@ -90,7 +93,8 @@ impl Gateway {
             .stderr(File::create(folder.path().join("stderr")).unwrap())
             .spawn()
             .unwrap();
-        let mut gateway = Self { child, folder, variables: all, address, admin };
+        let successors = Mutex::default();
+        let mut gateway = Self { child, folder, variables: all, successors, address, admin };
         gateway.wait_ready()?;
         Ok(gateway)
     }
@@ -248,6 +252,27 @@ impl Gateway {
         found.unwrap_or_default()
     }
 
+    /// Has another executable take over, or the same one, as `arguments` say.
+    pub fn upgrade(&self, arguments: &[&str]) -> Exit {
+        let file = self.config_file();
+        let first = ["upgrade", "-c", file.to_str().unwrap()];
+        let exit = run_tollgate(self.folder.path(), &[&first, arguments].concat());
+        if exit.code == Some(0) {
+            self.note_successor();
+        }
+        exit
+    }
+
+    /// The process that serves now; it ends with this gateway too.
+    pub fn note_successor(&self) -> u32 {
+        let pid = self.status()["pid"].as_u64().unwrap() as u32;
+        let mut successors = self.successors.lock().unwrap();
+        if pid != self.child.id() && !successors.contains(&pid) {
+            successors.push(pid);
+        }
+        pid
+    }
+
     /// Sends a signal by name: `TERM`, `HUP`, `USR1`, `INT`.
     pub fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.child.id());
@@ -285,6 +310,14 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for pid in self.successors.lock().unwrap().drain(..) {
+            // One that has left may have left its number to somebody else.
+            let is_ours = fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains(&*self.folder.path().to_string_lossy()));
+            if is_ours {
+                let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+            }
+        }
         if thread::panicking() {
             eprintln!("--- the gateway said:\n{}---", self.said());
         }
