@@ -208,11 +208,11 @@ mod tests {
     }
 
     /// The texts, the query, and what is forwarded. Few letters, so that parts run into each other.
-    type Owned = ([String; 5], Option<String>, Vec<Vec<u8>>);
+    type Owned = ([String; 6], Option<String>, Vec<Vec<u8>>);
 
     fn parts() -> impl Strategy<Value = Owned> {
         (
-            proptest::array::uniform5("[a/:]{0,2}"),
+            proptest::array::uniform6("[a/:]{0,2}"),
             proptest::option::of("[a&=]{0,2}").prop_map(|it| {
                 it.map(|it| {
                     let mut pairs: Vec<_> = it.split('&').collect();
@@ -239,11 +239,12 @@ mod tests {
         fn every_part_counts(one in parts(), two in parts()) {
             let rule = rule(None, true);
             let key = |it: &Owned| {
-                let forwarded: Vec<&[u8]> = it.2.iter().map(Vec::as_slice).collect();
-                let [scheme, host, port, path, consumer] = it.0.each_ref().map(String::as_str);
+                let seen: Vec<&[u8]> = it.2.iter().map(Vec::as_slice).collect();
+                let [scheme, host, port, written, path, consumer] =
+                    it.0.each_ref().map(String::as_str);
                 let query = it.1.as_deref();
                 let parts =
-                    Parts { scheme, host, port, path, query, consumer, forwarded: &forwarded };
+                    Parts { scheme, host, port, written, path, query, consumer, seen: &seen };
                 primary(&rule, &parts)
             };
             prop_assert_eq!(key(&one) == key(&two), one == two);

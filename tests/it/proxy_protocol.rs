@@ -1,7 +1,7 @@
 //! The PROXY protocol on listeners: who is believed, what is made of it, and what ends the connection.
 use std::time::{Duration, Instant};
 
-use crate::support::{Authority, Client, Connection, Gateway, HANG, Request, Upstream, wait_until};
+use crate::support::{Authority, Client, Connection, Gateway, HANG, Request, Upstream};
 
 const YAML: &str = "
 server: {workers: 1, trusted_proxies: [$TRUSTED], limits: {header_timeout: 400ms}}
