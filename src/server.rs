@@ -22,7 +22,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use pingora::{
-    apps::HttpServerOptions, proxy::HttpProxy, server::ShutdownWatch,
+    apps::HttpServerOptions,
+    connectors::{ConnectorOptions, http::Connector},
+    proxy::HttpProxy, server::ShutdownWatch,
     server::configuration::ServerConf,
 };
 use tokio::{runtime, sync::watch};
@@ -134,12 +136,9 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
         is_fast: AtomicBool::new(false),
         started: Instant::now(),
     });
-    let proxy = Proxy {
-        live,
-        metrics: shared.metrics.clone(),
-        access_log: access_log.clone(),
-        cache: shared.cache,
-    };
+    let (metrics, connector) = (shared.metrics.clone(), Arc::new(connector(&gateway)));
+    let access = access_log.clone();
+    let proxy = Proxy { live, metrics, access_log: access, cache: shared.cache, connector };
     let workers = start_workers(&process, &proxy, &listeners, &draining)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(admin, app, draining.clone()));
@@ -237,6 +236,13 @@ fn start_workers(
         })?);
     }
     Ok(workers)
+}
+
+/// To the providers of models.
+fn connector(gateway: &Gateway) -> Connector {
+    let mut options = ConnectorOptions::new(pool_size(gateway));
+    options.ca_file = upstream::trust::ca_file().map(str::to_owned);
+    Connector::new(Some(options))
 }
 
 /// The pool is one for all upstreams and drops the least recently used connection when it is full.

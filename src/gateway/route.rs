@@ -4,6 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::llm::Llm;
 use crate::{
     cache,
     policy::{Policy, report::Mode},
@@ -37,6 +38,8 @@ pub enum Action {
     Split(Split),
     Redirect(Redirect),
     Respond(Respond),
+    /// Answered by models.
+    Llm(Arc<Llm>),
 }
 
 /// Upstreams by weight; drawn anew for each request.

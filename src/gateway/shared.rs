@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::tls;
 use crate::{
     auth::{self, jwks, jwt, oidc},
-    cache, limit,
+    cache, limit, llm,
     shared::{http_client, keep::Keep, last_uses, seal::Sealer},
     telemetry, upstream,
 };
@@ -35,6 +35,8 @@ pub struct Shared {
     pub oidc: Arc<oidc::Kept>,
     /// With a secret of this process's own.
     pub sealer: Arc<Sealer>,
+    /// What is known of providers' keys: whether they cool down.
+    pub llm_keys: Keep<llm::keys::State>,
     pub tickets: tls::Tickets,
     pub last_uses: Arc<last_uses::Registry>,
 }
@@ -60,6 +62,7 @@ impl Shared {
             upstream_tokens: Keep::default(),
             oidc: Arc::new(oidc::Kept::new()?),
             sealer: Arc::new(Sealer::random().map_err(|why| why.to_string())?),
+            llm_keys: Keep::default(),
             tickets: tls::Tickets::default(),
             last_uses: Arc::default(),
         })

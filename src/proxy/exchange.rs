@@ -7,7 +7,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::caching::Caching;
+use super::{caching::Caching, llm::Meter};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -28,6 +28,8 @@ pub struct Exchange {
     pub forwarding: Forwarding,
     /// Set on a route with a cache, whether or not this request may use it.
     pub caching: Option<Box<Caching>>,
+    /// Of a request that a model answers.
+    pub llm: Option<Box<Meter>>,
     /// Why the body may not pass, until that is said.
     pub refusal: Option<Rejection>,
     /// Our refusal, if there was one.
@@ -82,6 +84,7 @@ impl Exchange {
             upstream: None,
             forwarding: Forwarding::default(),
             caching: None,
+            llm: None,
             refusal: None,
             refused: None,
             cause: None,

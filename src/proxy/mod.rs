@@ -14,6 +14,7 @@ pub mod explain;
 pub mod forward;
 pub mod guarded;
 pub mod head;
+pub mod llm;
 pub mod phases;
 pub mod proxy_protocol;
 pub mod record;

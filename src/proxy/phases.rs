@@ -7,13 +7,14 @@ use bytes::Bytes;
 use pingora::{
     Error, Result,
     cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable},
+    connectors::http::Connector,
     http::{RequestHeader, ResponseHeader},
     modules::http::HttpModules,
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::HttpPeer,
 };
 
-use super::{admit, attempt, body, caching, exchange::Exchange, forward, record, reply};
+use super::{admit, attempt, body, caching, exchange::Exchange, forward, llm, record, reply};
 use crate::{
     cache::Store,
     gateway::Gateway,
@@ -27,6 +28,8 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub cache: &'static Store,
+    /// To the providers of models: those requests are ours, not forwarded ones.
+    pub connector: Arc<Connector>,
 }
 
 #[async_trait]
@@ -53,6 +56,10 @@ impl ProxyHttp for Proxy {
             Ok(admit::Admitted::Answer(answer)) => {
                 body::read_ahead(session, exchange).await?;
                 answer.write(session, exchange).await?;
+                Ok(true)
+            }
+            Ok(admit::Admitted::Ask(models)) => {
+                llm::serve(self, session, exchange, &models).await?;
                 Ok(true)
             }
             Err(stop) => {

@@ -7,8 +7,8 @@ pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
-        ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics, LimitOutcome, Metrics,
-        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
+        ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics, LimitOutcome, LlmMetrics,
+        LlmOutcome, Metrics, ModelMetrics, QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, Tokens,
         UpstreamMetrics,
     },
 };

@@ -34,6 +34,7 @@ mod http2;
 mod introspection;
 mod jwt;
 mod limits;
+mod llm;
 mod metadata;
 mod mtls;
 mod oidc;

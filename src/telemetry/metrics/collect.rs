@@ -20,7 +20,7 @@ use super::{
         LimitMetrics, QuestionMetrics, ReportMetrics, RouteMetrics, TokenMetrics, UpstreamMetrics,
     },
     keep::Keep,
-    process,
+    llm, process,
     status::Method,
     tls,
 };
@@ -48,6 +48,7 @@ pub struct Cells {
     /// By route.
     pub caches: Keep<Arc<str>, CacheMetrics>,
     pub tls: tls::Cells,
+    pub llm: llm::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
     pub limit_evicted: AtomicU64,
@@ -225,6 +226,7 @@ impl Cells {
             limits: Keep::new(),
             caches: Keep::new(),
             tls: tls::Cells::new(),
+            llm: llm::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
             limit_evicted: AtomicU64::new(0),
@@ -250,6 +252,7 @@ impl Cells {
         self.limits.sweep();
         self.caches.sweep();
         self.tls.sweep();
+        self.llm.sweep(&self.consumers.all());
     }
 
     fn routes(&self) -> [MetricFamily; 3] {
@@ -444,7 +447,7 @@ impl Exposition {
     /// A name or a label that Prometheus does not allow: a mistake of ours that any test finds.
     pub fn new(cells: Arc<Cells>) -> prometheus::Result<Self> {
         let process = process::FAMILIES.iter().map(|(family, _)| family);
-        let descriptions = FAMILIES.iter().chain(&tls::FAMILIES).copied().chain(process).map(
+        let descriptions = FAMILIES.iter().chain(&tls::FAMILIES).chain(&llm::FAMILIES).copied().chain(process).map(
             |Family(name, help, labels)| {
                 let labels = labels.iter().map(ToString::to_string).collect();
                 Desc::new((*name).to_owned(), (*help).to_owned(), labels, HashMap::new())
@@ -470,6 +473,7 @@ impl Collector for Exposition {
         families.extend(self.cells.third_parties());
         families.extend(self.cells.access());
         families.extend(self.cells.tls.collect());
+        families.extend(self.cells.llm.collect(&self.cells.consumers.all()));
         families.extend(self.cells.store());
         families
     }

@@ -6,6 +6,7 @@ mod family;
 mod handles;
 mod histogram;
 mod keep;
+mod llm;
 mod process;
 mod status;
 mod tls;
@@ -26,9 +27,10 @@ pub use self::{
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
         ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, HandshakeOutcome,
-        KeySetMetrics, LimitMetrics, LimitOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
+        KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
         RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
+    llm::{KeyMetrics, ModelMetrics, Tokens, Use},
     status::Method,
 };
 use crate::flow::rejection::Code;
@@ -39,6 +41,9 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// The label of requests that no route matched. No route can have it: ids are not empty and begin
 /// with a letter or a digit.
 pub const UNROUTED: &str = "-";
+
+/// The label of whoever is no consumer. No consumer can have it, as no route can.
+pub const NOBODY: &str = "-";
 
 /// The label of consumers that have none of their own.
 pub const OTHER_CONSUMERS: &str = "other";
@@ -142,6 +147,11 @@ impl Metrics {
         labels.map(|label| self.consumer(label)).collect()
     }
 
+    /// Of requests that no consumer made.
+    pub fn nobody(&self) -> Arc<ConsumerMetrics> {
+        self.consumer(NOBODY)
+    }
+
     fn consumer(&self, label: &str) -> Arc<ConsumerMetrics> {
         self.cells.consumers.get_or_make(&label.into(), ConsumerMetrics::new)
     }
@@ -215,6 +225,20 @@ impl Metrics {
             .tls
             .revocation_lists
             .get_or_make(&(listener.into(), file.into()), ExpiryMetrics::new)
+    }
+
+    /// A model that clients ask for.
+    pub fn llm_model(&self, name: &str) -> Arc<ModelMetrics> {
+        self.cells.llm.model(name)
+    }
+
+    /// Tries to have this provider answer for this model.
+    pub fn llm_tries(&self, model: &str, provider: &str) -> Arc<LlmMetrics> {
+        self.cells.llm.tries(model, provider)
+    }
+
+    pub fn llm_key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {
+        self.cells.llm.key(provider, key)
     }
 
     /// Forgets the series that no snapshot holds any more. To be called after each swap; what an
