@@ -24,7 +24,8 @@ use arc_swap::ArcSwap;
 use pingora::{
     apps::HttpServerOptions,
     connectors::{ConnectorOptions, http::Connector},
-    proxy::HttpProxy, server::ShutdownWatch,
+    proxy::HttpProxy,
+    server::ShutdownWatch,
     server::configuration::ServerConf,
 };
 use tokio::{runtime, sync::watch};
@@ -153,6 +154,8 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
     process.is_ready.store(true, Ordering::Release);
     log::info!("revision {} is running", gateway.revision);
     on_ready(&gateway);
+    // Held here, the first snapshot and its series would stay as long as the process.
+    drop(gateway);
     leave(&process, &workers, draining, &background);
     drop(listeners);
     background.block_on(close_store(&reloader));

@@ -71,5 +71,6 @@ fn warnings(file: &Path, gateway: &Gateway) -> String {
     if warnings.is_empty() {
         return String::new();
     }
-    config::load(file).map_or_else(|_| String::new(), |it| diagnostic::render(&warnings, &it.source))
+    config::load(file)
+        .map_or_else(|_| String::new(), |it| diagnostic::render(&warnings, &it.source))
 }

@@ -108,7 +108,12 @@ impl Course {
         Some(Step { target, is_again: false })
     }
 
-    fn draw<'a>(&mut self, targets: &'a [Target], draw: u64, also_tried: bool) -> Option<&'a Target> {
+    fn draw<'a>(
+        &mut self,
+        targets: &'a [Target],
+        draw: u64,
+        also_tried: bool,
+    ) -> Option<&'a Target> {
         let tried = self.tried;
         let fit = || {
             let is_fit = move |index: usize| also_tried || tried & (1 << index) == 0;

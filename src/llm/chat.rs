@@ -50,9 +50,18 @@ pub struct Message {
 pub enum Part {
     Text(String),
     Image(Media),
-    File { name: Option<String>, media: Media },
-    Audio { format: String, data: String },
-    Thinking { text: String, signature: Option<String> },
+    File {
+        name: Option<String>,
+        media: Media,
+    },
+    Audio {
+        format: String,
+        data: String,
+    },
+    Thinking {
+        text: String,
+        signature: Option<String>,
+    },
     /// Thinking that the vendor sealed.
     Redacted(String),
     ToolCall(ToolCall),
@@ -197,14 +206,21 @@ pub struct Usage {
 /// A piece of an answer as it streams. Blocks come one after the other, never interleaved.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    Start { id: String, model: String },
+    Start {
+        id: String,
+        model: String,
+    },
     Text(String),
     Thinking(String),
     /// Of the thinking before it.
     Signature(String),
     Redacted(String),
     /// Its arguments follow, as pieces of JSON.
-    ToolCall { id: String, name: String, signature: Option<String> },
+    ToolCall {
+        id: String,
+        name: String,
+        signature: Option<String>,
+    },
     Arguments(String),
     Usage(Usage),
     Stop(Stop),

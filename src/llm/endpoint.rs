@@ -51,7 +51,8 @@ pub fn api_of(path: &str, has_anthropic_version: bool) -> Api {
     if path.ends_with("/messages") || path.ends_with("/count_tokens") {
         return Api::Anthropic;
     }
-    let is_gemini = path.contains("/v1beta/") || path.rsplit('/').next().is_some_and(|it| it.contains(':'));
+    let is_gemini =
+        path.contains("/v1beta/") || path.rsplit('/').next().is_some_and(|it| it.contains(':'));
     match (is_gemini, has_anthropic_version) {
         (true, _) => Api::Gemini,
         (false, true) => Api::Anthropic,
@@ -92,7 +93,11 @@ impl Call {
             Endpoint::Models | Endpoint::Model => (true, "GET"),
             Endpoint::Generate | Endpoint::Pass(_) => (false, "POST"),
         };
-        let is_right = if is_get { method == Method::GET || method == Method::HEAD } else { method == Method::POST };
+        let is_right = if is_get {
+            method == Method::GET || method == Method::HEAD
+        } else {
+            method == Method::POST
+        };
         if !is_right {
             let failure = Failure::new(405, format!("this endpoint takes {allow}"));
             return Err((failure.code("method_not_allowed"), Some(allow)));
@@ -157,7 +162,11 @@ mod tests {
         check("POST", "/v1/messages/count_tokens", Ok((Api::Anthropic, pass(Pass::CountTokens))));
         check("GET", "/v1beta/models", Ok((Api::Gemini, Endpoint::Models)));
         check("POST", "/v1beta/models/m:generateContent", Ok((Api::Gemini, Endpoint::Generate)));
-        check("POST", "/v1/models/m:countTokens", Ok((Api::Gemini, pass(Pass::Gemini("countTokens")))));
+        check(
+            "POST",
+            "/v1/models/m:countTokens",
+            Ok((Api::Gemini, pass(Pass::Gemini("countTokens")))),
+        );
         check("POST", "/v1beta/models/m:tuneModel", Err(404));
         check("POST", "/v1/files", Err(404));
         check("POST", "/", Err(404));

@@ -157,6 +157,15 @@ impl Failure {
         failure
     }
 
+    /// Whether this is an error in the shape of this API.
+    #[must_use]
+    pub fn is_of(api: Api, body: &[u8]) -> bool {
+        let Ok(value) = serde_json::from_slice::<Value>(body) else { return false };
+        let error = value.get("error");
+        let has_message = error.and_then(|it| it.get("message")).is_some_and(Value::is_string);
+        has_message && (api != Api::Anthropic || value.get("type") == Some(&json!("error")))
+    }
+
     /// The body of an answer that says it.
     #[must_use]
     pub fn encode(&self, api: Api, request_id: Option<&str>) -> Vec<u8> {
@@ -216,8 +225,20 @@ mod tests {
             assert_eq!(failure.retry_after, wait.map(Duration::from_secs), "{body}");
         };
         let none = "the provider answered with status 500 and no message";
-        check(400, r#"{"error":{"message":"m","type":"t","param":"p","code":"c"}}"#, "m", Some("c"), None);
-        check(529, r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, "m", None, None);
+        check(
+            400,
+            r#"{"error":{"message":"m","type":"t","param":"p","code":"c"}}"#,
+            "m",
+            Some("c"),
+            None,
+        );
+        check(
+            529,
+            r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
+            "m",
+            None,
+            None,
+        );
         check(
             429,
             r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"x":1},{"retryDelay":"12s"}]}}]"#,
@@ -225,7 +246,13 @@ mod tests {
             None,
             Some(12),
         );
-        check(400, r#"{"object":"error","message":"m","type":"t","code":"c"}"#, "m", Some("c"), None);
+        check(
+            400,
+            r#"{"object":"error","message":"m","type":"t","code":"c"}"#,
+            "m",
+            Some("c"),
+            None,
+        );
         check(422, r#"{"detail":[{"loc":["body"]}]}"#, r#"[{"loc":["body"]}]"#, None, None);
         check(500, r#"{"error":"m"}"#, "m", None, None);
         check(500, "<html>", none, None, None);
@@ -238,9 +265,15 @@ mod tests {
         let failure = Failure::new(529, "m").code("c");
         let value = failure.value(Api::OpenAi, None);
         assert_eq!(value["error"]["type"], "overloaded_error");
-        assert_eq!((failure.status_for(Api::OpenAi), value["error"]["code"].as_str()), (503, Some("c")));
+        assert_eq!(
+            (failure.status_for(Api::OpenAi), value["error"]["code"].as_str()),
+            (503, Some("c"))
+        );
         let value = failure.value(Api::Anthropic, Some("id"));
-        assert_eq!((value["type"].as_str(), value["request_id"].as_str()), (Some("error"), Some("id")));
+        assert_eq!(
+            (value["type"].as_str(), value["request_id"].as_str()),
+            (Some("error"), Some("id"))
+        );
         assert_eq!(failure.status_for(Api::Anthropic), 529);
         assert_eq!(failure.value(Api::Gemini, None)["error"]["status"], "UNAVAILABLE");
     }

@@ -255,7 +255,8 @@ mod tests {
 
     #[test]
     fn members_are_found_with_their_bytes() {
-        let body = br#" { "model" : "a\"b", "n":{"model":[1,"}"]} ,"x":1.50,"e":null, "\u0061":true } "#;
+        let body =
+            br#" { "model" : "a\"b", "n":{"model":[1,"}"]} ,"x":1.50,"e":null, "\u0061":true } "#;
         let outline = Outline::read(body).unwrap();
         assert_eq!(outline.get::<String>("model").unwrap().unwrap(), "a\"b");
         assert_eq!(outline.raw("n").unwrap(), br#"{"model":[1,"}"]}"#);

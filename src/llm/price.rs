@@ -23,7 +23,9 @@ impl Cost {
     /// A sentence for the operator.
     pub fn parse_per_million(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is no price: write US dollars a million tokens, such as 0.25, with at most six decimals")
+            format!(
+                "`{text}` is no price: write US dollars a million tokens, such as 0.25, with at most six decimals"
+            )
         };
         let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
         let is_digits = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());

@@ -69,7 +69,13 @@ impl Parser {
             (self.scanned, self.line) = (after, after);
             if is_blank {
                 (self.scanned, self.line) = (0, 0);
-                return Ok(Some(frame(self.buffer.split_to(after).freeze())));
+                let mut raw = self.buffer.split_to(after);
+                if self.skips_feed {
+                    // Whoever reads line by line needs it: without it the next event would not begin
+                    // on a line of its own.
+                    raw.extend_from_slice(b"\n");
+                }
+                return Ok(Some(frame(raw.freeze())));
             }
         }
     }
@@ -87,7 +93,9 @@ fn frame(raw: Bytes) -> Frame {
     let text = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&raw);
     for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
         let (name, value) = match memchr::memchr(b':', line) {
-            Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default()),
+            Some(at) => {
+                (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default())
+            }
             None => (line, &b""[..]),
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
@@ -124,7 +132,8 @@ mod tests {
     }
 
     fn check(text: &str, expected: &[(Option<&str>, &str)]) {
-        let owned = |(event, data): &(Option<&str>, &str)| (event.map(str::to_owned), (*data).to_owned());
+        let owned =
+            |(event, data): &(Option<&str>, &str)| (event.map(str::to_owned), (*data).to_owned());
         let expected: Vec<_> = expected.iter().map(owned).collect();
         assert_eq!(all(&[text.as_bytes()]), expected, "{text:?}");
         let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
@@ -157,6 +166,19 @@ mod tests {
                 assert_eq!(parser.take().unwrap().is_some(), index + 1 == end, "{text:?} {index}");
             }
         }
+    }
+
+    #[test]
+    fn what_passes_byte_by_byte_is_still_made_of_lines() {
+        let mut parser = Parser::default();
+        let mut passed = Vec::new();
+        for byte in b"data: a\r\n\r\ndata: b\r\n\r\n" {
+            parser.push(&[*byte]);
+            while let Some(frame) = parser.take().unwrap() {
+                passed.extend_from_slice(&frame.raw);
+            }
+        }
+        assert_eq!(passed, b"data: a\r\n\r\ndata: b\r\n\r\n");
     }
 
     #[test]

@@ -156,7 +156,9 @@ impl Encoder {
 pub enum Framing {
     Events,
     /// A JSON list that is written bit by bit.
-    List { has_begun: bool },
+    List {
+        has_begun: bool,
+    },
 }
 
 impl Framing {

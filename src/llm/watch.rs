@@ -96,7 +96,8 @@ impl Watch {
 
     fn response(&mut self, value: &Value) -> Seen {
         let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
-        let is_end = matches!(kind, "response.completed" | "response.incomplete" | "response.failed");
+        let is_end =
+            matches!(kind, "response.completed" | "response.incomplete" | "response.failed");
         self.is_over |= is_end;
         if let Some(usage) = value.pointer("/response/usage").filter(|it| it.is_object()) {
             self.usage = Some(usage_of_responses(usage));

@@ -8,7 +8,7 @@ pub use self::{
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
         ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics, LimitOutcome, LlmMetrics,
-        LlmOutcome, Metrics, ModelMetrics, QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, Tokens,
-        UpstreamMetrics,
+        LlmOutcome, Metrics, ModelMetrics, QuestionMetrics, QuestionOutcome, ReportMetrics,
+        RouteMetrics, TlsMetrics, TokenMetrics, Tokens, UpstreamMetrics,
     },
 };

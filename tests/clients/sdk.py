@@ -6,7 +6,6 @@ import json
 import sys
 
 import anthropic
-import httpx
 import openai
 from google import genai
 from google.genai import errors as google_errors
@@ -17,6 +16,16 @@ TEXT = "Hello, wörld \U0001f600!"
 VENDORS = ["openai", "mistral", "anthropic", "gemini"]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 ARGUMENTS = {"city": "Zürich"}
+
+
+def breaks(stream):
+    """Whether reading to the end fails: each SDK has an error of its own for that."""
+    try:
+        for _ in stream:
+            pass
+    except Exception:
+        return True
+    return False
 
 
 def same(got, expected):
@@ -85,12 +94,7 @@ class OpenAI:
             raise AssertionError("no error")
 
     def cut(self, model):
-        try:
-            for _ in self.ask(f"{model}.cut", stream=True):
-                pass
-        except openai.APIError:
-            return
-        raise AssertionError("a stream that broke off looks whole")
+        assert breaks(self.ask(f"{model}.cut", stream=True)), "it looks whole"
 
 
 class Anthropic:
@@ -157,12 +161,7 @@ class Anthropic:
         raise AssertionError("no error")
 
     def cut(self, model):
-        try:
-            for _ in self.ask(f"{model}.cut", stream=True):
-                pass
-        except (anthropic.APIError, httpx.HTTPError):
-            return
-        raise AssertionError("a stream that broke off looks whole")
+        assert breaks(self.ask(f"{model}.cut", stream=True)), "it looks whole"
 
 
 class Gemini:
@@ -222,13 +221,11 @@ class Gemini:
             raise AssertionError("no error")
 
     def cut(self, model):
-        try:
-            stream = self.client.models.generate_content_stream(model=f"{model}.cut", contents="a")
-            chunks = list(stream)
-        except (google_errors.APIError, httpx.HTTPError):
-            return
-        ended = any(it.candidates and it.candidates[0].finish_reason for it in chunks)
-        assert not ended, "a stream that broke off looks whole"
+        chunks = []
+        stream = self.client.models.generate_content_stream(model=f"{model}.cut", contents="a")
+        if not breaks(chunks.append(it) for it in stream):
+            ended = any(it.candidates and it.candidates[0].finish_reason for it in chunks)
+            assert not ended, "it looks whole"
 
 
 CASES = ["chat", "stream", "tools_twice", "tools_streamed", "structured", "cut"]

@@ -172,8 +172,7 @@ impl External {
         may_ask: bool,
     ) -> Outcome<Arc<Decision>> {
         let question = || {
-            let (config, http, request) =
-                (self.config.clone(), self.http.clone(), request.clone());
+            let (config, http, request) = (self.config.clone(), self.http.clone(), request.clone());
             async move { decision::ask(&config, &http, request, turn).await }
         };
         self.memory.ask(digest, now.monotonic, may_ask, question).await

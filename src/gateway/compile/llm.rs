@@ -113,9 +113,10 @@ impl Scene<'_> {
         let upstream: Arc<str> = format!("{PREFIX}{}", self.label).into();
         let mut spec = Spec::new(upstream.clone(), vec![EndpointSpec { address, weight: 1 }]);
         spec.keepalive = 512;
+        // Vendors are far away.
+        spec.timeouts.connect = Duration::from_secs(5);
         let at = self.at.key("tls");
-        spec.tls =
-            raw.tls.as_ref().and_then(|it| upstreams::tls(it, self.base_dir, &at, problems));
+        spec.tls = raw.tls.as_ref().and_then(|it| upstreams::tls(it, self.base_dir, &at, problems));
         if problems.0.len() > before {
             return None;
         }
@@ -140,8 +141,7 @@ impl Scene<'_> {
 
     fn dialect(&self, raw: &raw::LlmProvider, problems: &mut Problems) -> Dialect {
         let at = self.at.key("version");
-        let version =
-            choice_or(raw.version.as_ref(), Version::V2023, &Version::ALL, &at, problems);
+        let version = choice_or(raw.version.as_ref(), Version::V2023, &Version::ALL, &at, problems);
         let known = [
             ("openai", Dialect::OpenAi),
             ("mistral", Dialect::Mistral),
@@ -194,13 +194,15 @@ impl Scene<'_> {
                 problems.add_with_hint(&at, "`secret` is missing", "write \"${env:NAME}\"");
                 continue;
             };
-            let Some(value) = problems.keep(&at.key("secret"), header_value(secret, dialect)) else {
+            let Some(value) = problems.keep(&at.key("secret"), header_value(secret, dialect))
+            else {
                 continue;
             };
             // By the secret too: another one in its place begins anew.
             let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
             let state = format!("{}\0{id}\0{hash:?}", self.label);
-            let state = self.shared.llm_keys.get_or_make(&state, || Ok::<_, String>(Default::default()));
+            let state =
+                self.shared.llm_keys.get_or_make(&state, || Ok::<_, String>(Default::default()));
             let Some(state) = problems.keep(&at, state) else { continue };
             let (id, value) = (id.as_str().into(), Secret::new(value));
             compiled.push(Key { id, value, weight, state });
@@ -259,7 +261,8 @@ impl Scene<'_> {
         let mut targets = Vec::new();
         for (index, target) in raw.iter().enumerate() {
             let at = at.index(index);
-            let weight = number_or(target.weight, 1_u64, 0..=1_000_000, &at.key("weight"), problems);
+            let weight =
+                number_or(target.weight, 1_u64, 0..=1_000_000, &at.key("weight"), problems);
             let Some(Word(provider)) = &target.provider else {
                 problems.add(&at, "`provider` is missing");
                 continue;
@@ -292,7 +295,8 @@ impl Scene<'_> {
             let statuses = RETRIED.into();
             return Retry { attempts, statuses, on_timeout: true, on_connect: true };
         };
-        let mut retry = Retry { attempts, statuses: Box::default(), on_timeout: false, on_connect: false };
+        let mut retry =
+            Retry { attempts, statuses: Box::default(), on_timeout: false, on_connect: false };
         let mut statuses = Vec::new();
         for (index, Word(word)) in words.iter().enumerate() {
             match (word.as_str(), word.parse()) {
@@ -339,7 +343,8 @@ fn split(url: &str) -> Result<(&str, &str), String> {
     let path = path.trim_end_matches('/');
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "/._-~".contains(c);
     if !path.chars().all(is_fine) || path.split('/').any(|it| it == "..") {
-        return Err("the path of a provider is of letters, digits and . _ - ~ /, without a query".to_owned());
+        return Err("the path of a provider is of letters, digits and . _ - ~ /, without a query"
+            .to_owned());
     }
     Ok((origin, path))
 }

@@ -148,8 +148,11 @@ fn upstreams(
     (upstreams, models)
 }
 
+/// By the authenticators' names.
+type KeySets = Box<[(Arc<str>, KeySet)]>;
+
 /// The keys that authenticators verify with, by the authenticators' names.
-fn key_sets(authenticators: &authenticators::Authenticators) -> Box<[(Arc<str>, KeySet)]> {
+fn key_sets(authenticators: &authenticators::Authenticators) -> KeySets {
     let all = authenticators.by_name.values();
     all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
 }
@@ -159,7 +162,7 @@ fn kept_fresh(
     authenticators: &mut authenticators::Authenticators,
     upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
     tls: &[Option<Arc<Tls>>],
-) -> (Box<[(Arc<str>, KeySet)]>, Box<[Arc<dyn Background>]>) {
+) -> (KeySets, Box<[Arc<dyn Background>]>) {
     let own = std::mem::take(&mut authenticators.background);
     (key_sets(authenticators), background(own, upstreams, tls))
 }

@@ -125,7 +125,9 @@ fn check(request: &mut Request) -> Result<(), Malformed> {
                     let call = calls.iter().rev().find(|(id, _)| *id == result.id);
                     let Some((_, name)) = call else {
                         let id = result.id.chars().take(64).collect::<String>();
-                        let why = format!("a tool's result answers the call `{id}`, which no message before it made");
+                        let why = format!(
+                            "a tool's result answers the call `{id}`, which no message before it made"
+                        );
                         return Err(place.wrong(why));
                     };
                     result.name.clone_from(name);

@@ -9,13 +9,8 @@ use super::ANTHROPIC_VERSION;
 use crate::{
     gateway::llm::Target,
     llm::{
-        Api, Call, Dialect, Endpoint, Failure,
-        api::openai::passing,
-        chat,
-        endpoint::Pass,
-        fields::Malformed,
-        outline::Outline,
-        seal,
+        Api, Call, Dialect, Endpoint, Failure, api::openai::passing, chat, endpoint::Pass,
+        fields::Malformed, outline::Outline, seal,
     },
 };
 
@@ -77,7 +72,10 @@ impl<'a> Asked<'a> {
         } else if self.call.endpoint == Endpoint::Generate {
             self.translated(target).map_err(malformed)?
         } else {
-            let why = format!("the model `{}` cannot be asked this: its provider does not offer it", self.model);
+            let why = format!(
+                "the model `{}` cannot be asked this: its provider does not offer it",
+                self.model
+            );
             return Err(Failure::new(400, why).code("endpoint_unsupported"));
         };
         if is_strict && !outgoing.dropped.is_empty() {
@@ -157,9 +155,9 @@ impl<'a> Asked<'a> {
             return Vec::new();
         }
         let names = [&ANTHROPIC_VERSION, &ANTHROPIC_BETA];
-        let found = names.into_iter().filter_map(|name| {
-            Some((name.clone(), request.headers.get(name)?.clone()))
-        });
+        let found = names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), request.headers.get(name)?.clone())));
         found.collect()
     }
 

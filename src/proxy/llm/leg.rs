@@ -43,10 +43,16 @@ impl Leg {
             let nanos = clock::nanos(Instant::now());
             let picked = upstream.pick(None, &Tried::default(), nanos);
             let Some(mut picked) = picked else {
-                return Error::e_explain(ErrorType::ConnectNoRoute, "the provider has no address yet");
+                return Error::e_explain(
+                    ErrorType::ConnectNoRoute,
+                    "the provider has no address yet",
+                );
             };
             let Some(mut peer) = picked.peer(nanos) else {
-                return Error::e_explain(ErrorType::ConnectNoRoute, "the provider has no address yet");
+                return Error::e_explain(
+                    ErrorType::ConnectNoRoute,
+                    "the provider has no address yet",
+                );
             };
             let wait = attempt.wait();
             peer.options.read_timeout = Some(wait);
@@ -62,14 +68,16 @@ impl Leg {
             http.set_write_timeout(peer.options.write_timeout);
             match exchange(&mut http, attempt, key).await {
                 Ok(status) => {
-                    let outcome = if status >= 500 { Outcome::ServerError } else { Outcome::Success };
+                    let outcome =
+                        if status >= 500 { Outcome::ServerError } else { Outcome::Success };
                     upstream.report(&picked, outcome, clock::nanos(Instant::now()));
                     return Ok(Self { http, peer, picked, status });
                 }
                 // It had closed the pooled connection meanwhile: that says nothing of its health.
                 Err(error) if is_reused && !is_second && !is_timeout(&error) => is_second = true,
                 Err(error) => {
-                    let outcome = if is_timeout(&error) { Outcome::Timeout } else { Outcome::ServerError };
+                    let outcome =
+                        if is_timeout(&error) { Outcome::Timeout } else { Outcome::ServerError };
                     upstream.report(&picked, outcome, clock::nanos(Instant::now()));
                     return Err(error.into_up());
                 }

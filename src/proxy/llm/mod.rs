@@ -97,9 +97,8 @@ fn begin<'a>(
     body: &'a Bytes,
     route: &Llm,
 ) -> Result<(Asked<'a>, Arc<Model>), Box<Rejection>> {
-    let asked = Asked::read(call, body).map_err(|why| {
-        Box::new(Rejection::new(Code::RequestMalformed).detail(why.to_string()))
-    })?;
+    let asked = Asked::read(call, body)
+        .map_err(|why| Box::new(Rejection::new(Code::RequestMalformed).detail(why.to_string())))?;
     match route.models.get(asked.model.as_str()) {
         Some(model) => Ok((asked, model.clone())),
         None => Err(Box::new(unknown(&asked.model))),
@@ -205,8 +204,7 @@ impl Asking<'_> {
 /// Keeps the one that says most to the client: what a provider said goes before what kept us from
 /// asking.
 fn keep(lost: &mut Option<Box<Trouble>>, trouble: Box<Trouble>) {
-    let says_much =
-        |it: &Trouble| !matches!(it.outcome, LlmOutcome::NoKey | LlmOutcome::Rejected);
+    let says_much = |it: &Trouble| !matches!(it.outcome, LlmOutcome::NoKey | LlmOutcome::Rejected);
     if lost.as_ref().is_none_or(|had| says_much(&trouble) || !says_much(had)) {
         *lost = Some(trouble);
     }

@@ -35,8 +35,18 @@ pub struct Relay {
 
 /// How it goes on.
 enum Way {
-    Translate { vendor: Api, decoder: Decoder, encoder: Box<Encoder>, events: Vec<Event>, usage: Option<chat::Usage> },
-    Pass { watch: Box<Watch>, framing: Framing, hides_usage: bool },
+    Translate {
+        vendor: Api,
+        decoder: Decoder,
+        encoder: Box<Encoder>,
+        events: Vec<Event>,
+        usage: Option<chat::Usage>,
+    },
+    Pass {
+        watch: Box<Watch>,
+        framing: Framing,
+        hides_usage: bool,
+    },
 }
 
 impl Relay {
@@ -95,10 +105,12 @@ impl Relay {
                     match self.parser.take() {
                         Ok(Some(frame)) => self.frame(&frame).map_err(Trouble::in_stream)?,
                         Ok(None) => return Ok(()),
-                        Err(TooLong) => return Err(Trouble::in_stream(Failure::new(
-                            502,
-                            "an event of the provider's stream is too long",
-                        ))),
+                        Err(TooLong) => {
+                            return Err(Trouble::in_stream(Failure::new(
+                                502,
+                                "an event of the provider's stream is too long",
+                            )));
+                        }
                     }
                 }
             }

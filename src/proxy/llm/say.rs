@@ -115,11 +115,7 @@ impl Stream<'_> {
     }
 
     /// Until the stream ends, well or not: then why.
-    async fn pass(
-        &mut self,
-        session: &mut Session,
-        exchange: &Exchange,
-    ) -> Result<Option<String>> {
+    async fn pass(&mut self, session: &mut Session, exchange: &Exchange) -> Result<Option<String>> {
         let deadline = tokio::time::Instant::from_std(self.deadline);
         loop {
             let next = tokio::select! {

@@ -16,7 +16,7 @@ use crate::{
     flow::clock,
     gateway::llm::{Model, Target},
     llm::{
-        Endpoint, Failure, chat,
+        Failure, chat,
         failure::seconds,
         keys::{Key, Pick},
         seal, watch,
@@ -175,7 +175,8 @@ impl Try<'_> {
             let Some(key) = key else { return Err(trouble) };
             tried |= 1 << index;
             self.blame(key, &trouble);
-            let is_keys = matches!(trouble.outcome, LlmOutcome::KeyRefused | LlmOutcome::RateLimited);
+            let is_keys =
+                matches!(trouble.outcome, LlmOutcome::KeyRefused | LlmOutcome::RateLimited);
             if !is_keys {
                 return Err(trouble);
             }
@@ -228,15 +229,22 @@ impl Try<'_> {
         self.whole(status, content_type, body).map(Ready::Whole)
     }
 
-    fn whole(&self, status: u16, content_type: HeaderValue, body: Bytes) -> Result<Whole, Box<Trouble>> {
+    fn whole(
+        &self,
+        status: u16,
+        content_type: HeaderValue,
+        body: Bytes,
+    ) -> Result<Whole, Box<Trouble>> {
         let api = self.target.provider.dialect.api();
         if !self.outgoing.is_translated {
             let usage = watch::usage_of(api, self.asked.pass(), &body);
             let usage = usage.map_err(|why| Trouble::malformed(why.to_string()))?;
             return Ok(Whole { status, content_type, body, usage });
         }
-        let value = serde_json::from_slice(&body).map_err(|why| Trouble::malformed(why.to_string()))?;
-        let mut response = api.decode_response(value).map_err(|why| Trouble::malformed(why.to_string()))?;
+        let value =
+            serde_json::from_slice(&body).map_err(|why| Trouble::malformed(why.to_string()))?;
+        let mut response =
+            api.decode_response(value).map_err(|why| Trouble::malformed(why.to_string()))?;
         seal::mark_response(api, &mut response);
         let now = clock::Now::read().unix.as_secs();
         let body = self.asked.call.api.encode_response(&response, now);
@@ -271,15 +279,17 @@ impl Try<'_> {
         };
         if is_ours {
             // Neither what it says nor its status is for the client, whose own key is good.
-            failure = Failure::new(502, "the provider does not take the gateway's key for this model")
-                .code("upstream_auth_error");
+            failure =
+                Failure::new(502, "the provider does not take the gateway's key for this model")
+                    .code("upstream_auth_error");
             if outcome == LlmOutcome::Malformed {
-                failure = Failure::new(502, "the provider's answer makes no sense").code("upstream_failed");
+                failure = Failure::new(502, "the provider's answer makes no sense")
+                    .code("upstream_failed");
             }
         }
-        let is_same = !self.outgoing.is_translated && self.asked.call.endpoint == Endpoint::Generate;
-        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
-        let said = content_type.filter(|_| is_same && is_json && !is_ours).map(|it| (it, body));
+        // As it came only in the very shape that the client knows: Mistral has one of its own.
+        let is_same = !self.outgoing.is_translated && Failure::is_of(self.asked.call.api, &body);
+        let said = content_type.filter(|_| is_same && !is_ours).map(|it| (it, body));
         Box::new(Trouble { outcome, failure, cause, said, status: Some(status) })
     }
 }

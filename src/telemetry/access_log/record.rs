@@ -229,11 +229,15 @@ pub mod tests {
         check(&record, "revision", &json!("abc"));
         let unknown = Llm { model: "fast", ..Llm::default() };
         let record = Record { llm: Some(unknown), ..record };
-        check(&record, "llm", &json!({
-            "model": "fast", "provider": null, "provider_model": null, "tokens_in": null,
-            "tokens_cached": null, "tokens_out": null, "tokens_reasoning": null,
-            "cost_dollars": null, "first_token_ms": null,
-        }));
+        check(
+            &record,
+            "llm",
+            &json!({
+                "model": "fast", "provider": null, "provider_model": null, "tokens_in": null,
+                "tokens_cached": null, "tokens_out": null, "tokens_reasoning": null,
+                "cost_dollars": null, "first_token_ms": null,
+            }),
+        );
     }
 
     #[test]

@@ -447,12 +447,16 @@ impl Exposition {
     /// A name or a label that Prometheus does not allow: a mistake of ours that any test finds.
     pub fn new(cells: Arc<Cells>) -> prometheus::Result<Self> {
         let process = process::FAMILIES.iter().map(|(family, _)| family);
-        let descriptions = FAMILIES.iter().chain(&tls::FAMILIES).chain(&llm::FAMILIES).copied().chain(process).map(
-            |Family(name, help, labels)| {
+        let descriptions = FAMILIES
+            .iter()
+            .chain(&tls::FAMILIES)
+            .chain(&llm::FAMILIES)
+            .copied()
+            .chain(process)
+            .map(|Family(name, help, labels)| {
                 let labels = labels.iter().map(ToString::to_string).collect();
                 Desc::new((*name).to_owned(), (*help).to_owned(), labels, HashMap::new())
-            },
-        );
+            });
         Ok(Self { cells, descriptions: descriptions.collect::<prometheus::Result<_>>()? })
     }
 }

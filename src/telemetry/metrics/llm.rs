@@ -182,7 +182,8 @@ impl Cells {
             }
         }
         let models = self.models.all();
-        let firsts = models.iter().map(|(name, it)| histogram(&FIRST_TOKEN, &[name], &it.first_token));
+        let firsts =
+            models.iter().map(|(name, it)| histogram(&FIRST_TOKEN, &[name], &it.first_token));
         let keys = self.keys.all().into_iter().map(|((provider, key), metrics)| {
             gauge(&KEY_UP, &[&provider, &key], metrics.0.load(Relaxed).into())
         });

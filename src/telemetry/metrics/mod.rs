@@ -27,8 +27,8 @@ pub use self::{
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, CacheMetrics, CacheOutcome,
         ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, HandshakeOutcome,
-        KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
-        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
+        KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome, QuestionMetrics,
+        QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     llm::{KeyMetrics, ModelMetrics, Tokens, Use},
     status::Method,

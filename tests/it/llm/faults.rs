@@ -3,7 +3,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Scene, events, question, speech::TEXT, vendors::{VENDORS, Vendor}};
+use super::{
+    Scene, events, question,
+    speech::TEXT,
+    vendors::{VENDORS, Vendor},
+};
 use crate::support::{Connection, wait_until};
 
 #[test]
@@ -29,10 +33,16 @@ fn errors_come_in_the_clients_words() {
     let user = json!([{"role": "user", "content": "a"}]);
     let body = json!({"model": "openai.overloaded", "max_tokens": 5, "messages": user});
     let response = scene.post("/v1/messages", &body).send();
-    assert_eq!((response.status, response.json()["error"]["type"].as_str()), (529, Some("overloaded_error")));
+    assert_eq!(
+        (response.status, response.json()["error"]["type"].as_str()),
+        (529, Some("overloaded_error"))
+    );
     let body = json!({"contents": [{"parts": [{"text": "a"}]}]});
     let response = scene.post("/v1beta/models/openai.broken:generateContent", &body).send();
-    assert_eq!((response.status, response.json()["error"]["status"].as_str()), (500, Some("INTERNAL")));
+    assert_eq!(
+        (response.status, response.json()["error"]["status"].as_str()),
+        (500, Some("INTERNAL"))
+    );
     for vendor in VENDORS {
         let response = check(vendor, "limited", 429, "too fast");
         assert_eq!(response.header("retry-after"), Some("7"));
@@ -93,7 +103,8 @@ fn what_fails_before_it_says_anything_is_asked_elsewhere() {
         let response = scene.chat_stream(&format!("chain-{name}"));
         assert_eq!(response.status, 200, "{name}: {}", response.text());
         let all = events(&response);
-        let text: String = all.iter().filter_map(|it| it["choices"][0]["delta"]["content"].as_str()).collect();
+        let text: String =
+            all.iter().filter_map(|it| it["choices"][0]["delta"]["content"].as_str()).collect();
         assert_eq!(text, TEXT.concat(), "{name}");
         assert!(response.text().ends_with("data: [DONE]\n\n"), "{name}");
     }
@@ -102,7 +113,11 @@ fn what_fails_before_it_says_anything_is_asked_elsewhere() {
     assert_eq!(scene.stub(Vendor::Gemini).count(), before + 3);
     let log = scene.gateway.access_log(12);
     let last = log.last().unwrap();
-    assert_eq!((&last["retries"], &last["llm"]["provider"]), (&json!(2), &json!("gemini")), "{last}");
+    assert_eq!(
+        (&last["retries"], &last["llm"]["provider"]),
+        (&json!(2), &json!("gemini")),
+        "{last}"
+    );
 }
 
 #[test]
@@ -114,7 +129,10 @@ fn what_breaks_off_is_an_error_and_no_end() {
             let response = scene.chat_stream(&model);
             assert_eq!(response.status, 200, "{model}");
             let text = response.text();
-            assert!(!text.contains("[DONE]") && !text.contains("\"finish_reason\":\"stop\""), "{model}: {text}");
+            assert!(
+                !text.contains("[DONE]") && !text.contains("\"finish_reason\":\"stop\""),
+                "{model}: {text}"
+            );
             let all = events(&response);
             assert!(all.last().unwrap()["error"]["message"].is_string(), "{model}: {text}");
 
@@ -123,7 +141,10 @@ fn what_breaks_off_is_an_error_and_no_end() {
                 "messages": [{"role": "user", "content": "a"}],
             });
             let text = scene.post("/v1/messages", &body).send().text();
-            assert!(text.contains("event: error\n") && !text.contains("message_stop"), "{model}: {text}");
+            assert!(
+                text.contains("event: error\n") && !text.contains("message_stop"),
+                "{model}: {text}"
+            );
         }
     }
     wait_until("all are counted", || scene.tries("cut") >= 24.0);
@@ -177,12 +198,17 @@ fn keys_take_turns_and_the_good_one_serves() {
     );
     let gateway = crate::support::Gateway::start(&yaml, &[]);
     for _ in 0..3 {
-        let request = gateway.request("POST", "/v1/chat/completions").body(question("fast").to_string());
+        let request =
+            gateway.request("POST", "/v1/chat/completions").body(question("fast").to_string());
         assert_eq!(request.send().status, 200);
     }
     assert_eq!(gateway.metric("tollgate_llm_key_up", &[("key", "good")]), 1.0);
     // The bad one was shown to the provider once.
-    let shown = stub.requests().iter().filter(|it| it.header("authorization") == Some("Bearer sk-bad")).count();
+    let shown = stub
+        .requests()
+        .iter()
+        .filter(|it| it.header("authorization") == Some("Bearer sk-bad"))
+        .count();
     assert!(shown <= 1, "{shown}");
     // A reload keeps what is known of it; another secret in its place begins anew.
     gateway.reload_with(&yaml);

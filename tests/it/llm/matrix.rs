@@ -80,9 +80,13 @@ impl Client {
         };
         if has_tool {
             body["tools"] = match self {
-                Self::OpenAi => json!([{"type": "function", "function": {"name": "weather", "parameters": schema()}}]),
+                Self::OpenAi => {
+                    json!([{"type": "function", "function": {"name": "weather", "parameters": schema()}}])
+                }
                 Self::Anthropic => json!([{"name": "weather", "input_schema": schema()}]),
-                Self::Gemini => json!([{"functionDeclarations": [{"name": "weather", "parametersJsonSchema": schema()}]}]),
+                Self::Gemini => {
+                    json!([{"functionDeclarations": [{"name": "weather", "parametersJsonSchema": schema()}]}])
+                }
             };
         }
         if is_stream && self != Self::Gemini {
@@ -102,7 +106,10 @@ impl Client {
 
     fn hear(self, response: &Response) -> Heard {
         assert_eq!(response.status, 200, "{}", response.text());
-        assert_eq!(response.header("content-type").unwrap().split(';').next(), Some("application/json"));
+        assert_eq!(
+            response.header("content-type").unwrap().split(';').next(),
+            Some("application/json")
+        );
         match self {
             Self::OpenAi => openai(&response.json()),
             Self::Anthropic => anthropic(&response.json()),
@@ -151,7 +158,9 @@ fn anthropic_usage(value: &Value) -> [u64; 4] {
 }
 
 fn canonical(arguments: &str) -> String {
-    serde_json::from_str::<Value>(arguments).unwrap_or_else(|why| panic!("{why}: {arguments}")).to_string()
+    serde_json::from_str::<Value>(arguments)
+        .unwrap_or_else(|why| panic!("{why}: {arguments}"))
+        .to_string()
 }
 
 fn openai(body: &Value) -> Heard {
@@ -159,9 +168,9 @@ fn openai(body: &Value) -> Heard {
     let function = &message["tool_calls"][0]["function"];
     Heard {
         text: message["content"].as_str().unwrap_or_default().to_owned(),
-        tool: function["name"].as_str().map(|name| {
-            (name.to_owned(), canonical(function["arguments"].as_str().unwrap()))
-        }),
+        tool: function["name"]
+            .as_str()
+            .map(|name| (name.to_owned(), canonical(function["arguments"].as_str().unwrap()))),
         reason: body["choices"][0]["finish_reason"].as_str().unwrap().to_owned(),
         usage: openai_usage(&body["usage"]),
     }
@@ -290,7 +299,8 @@ fn every_client_hears_every_vendor() {
 fn a_tool_is_called_and_its_result_understood() {
     let scene = Scene::start();
     for vendor in VENDORS {
-        let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": schema()}}]);
+        let tools =
+            json!([{"type": "function", "function": {"name": "weather", "parameters": schema()}}]);
         let user = json!({"role": "user", "content": "hello"});
         let first = json!({"model": vendor.word(), "messages": [user], "tools": tools});
         let response = scene.post("/v1/chat/completions", &first).send();
@@ -327,14 +337,24 @@ fn what_speaks_the_same_passes_as_it_came() {
 fn usage_is_asked_for_and_hidden_from_who_did_not_ask() {
     let scene = Scene::start();
     let response = scene.chat_stream("openai");
-    assert!(scene.stub(Vendor::OpenAi).last().body.windows(20).any(|it| it == b"\"include_usage\":true"));
+    assert!(
+        scene
+            .stub(Vendor::OpenAi)
+            .last()
+            .body
+            .windows(20)
+            .any(|it| it == b"\"include_usage\":true")
+    );
     assert!(!response.text().contains("usage"), "{}", response.text());
     assert!(response.text().ends_with("data: [DONE]\n\n"));
     let response = scene.chat_stream("anthropic");
     assert!(!response.text().contains("usage"), "{}", response.text());
     let log = scene.gateway.access_log(2);
     for line in &log {
-        assert_eq!((&line["llm"]["tokens_in"], &line["llm"]["tokens_out"]), (&json!(INPUT), &json!(OUTPUT)));
+        assert_eq!(
+            (&line["llm"]["tokens_in"], &line["llm"]["tokens_out"]),
+            (&json!(INPUT), &json!(OUTPUT))
+        );
     }
 }
 
@@ -366,7 +386,10 @@ fn other_endpoints_pass_to_providers_of_the_same_api() {
     assert_eq!(response.json(), json!({"input_tokens": 42}));
     let elsewhere = json!({"model": "gemini", "input": "a"});
     let response = scene.post("/v1/embeddings", &elsewhere).send();
-    assert_eq!((response.status, response.json()["error"]["code"].as_str()), (400, Some("endpoint_unsupported")));
+    assert_eq!(
+        (response.status, response.json()["error"]["code"].as_str()),
+        (400, Some("endpoint_unsupported"))
+    );
 }
 
 #[test]
@@ -378,7 +401,8 @@ fn the_models_are_listed_in_the_clients_words() {
     };
     let openai = scene.gateway.get("/v1/models").send().json();
     assert!(names(&openai["data"], "id").contains(&"anthropic".to_owned()), "{openai}");
-    let anthropic = scene.gateway.get("/v1/models").header("anthropic-version", "2023-06-01").send();
+    let anthropic =
+        scene.gateway.get("/v1/models").header("anthropic-version", "2023-06-01").send();
     assert_eq!(anthropic.json()["has_more"], false);
     let gemini = scene.gateway.get("/v1beta/models").send().json();
     assert!(names(&gemini["models"], "name").contains(&"models/openai".to_owned()), "{gemini}");

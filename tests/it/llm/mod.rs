@@ -22,8 +22,25 @@ pub struct Scene {
 
 /// Ways of the stubs that the models are made for.
 const WAYS: [&str; 20] = [
-    "m", "limited", "overloaded", "broken", "refused", "unknown", "html", "no-json", "silent", "cut",
-    "cut-early", "error-early", "error-late", "lies", "bytes", "hangs", "dies", "no-usage", "good",
+    "m",
+    "limited",
+    "overloaded",
+    "broken",
+    "refused",
+    "unknown",
+    "html",
+    "no-json",
+    "silent",
+    "cut",
+    "cut-early",
+    "error-early",
+    "error-late",
+    "lies",
+    "bytes",
+    "hangs",
+    "dies",
+    "no-usage",
+    "good",
     "better",
 ];
 

@@ -46,7 +46,10 @@ impl Vendor {
                     "function": {"name": "weather", "arguments": ARGUMENTS.concat()},
                 });
                 let (message, reason) = match asks.wants_tool {
-                    true => (json!({"role": "assistant", "content": null, "tool_calls": [call]}), "tool_calls"),
+                    true => (
+                        json!({"role": "assistant", "content": null, "tool_calls": [call]}),
+                        "tool_calls",
+                    ),
                     false => (json!({"role": "assistant", "content": text}), "stop"),
                 };
                 json!({
@@ -58,7 +61,10 @@ impl Vendor {
             Self::Anthropic => {
                 let input: Value = serde_json::from_str(&ARGUMENTS.concat()).unwrap();
                 let (block, reason) = match asks.wants_tool {
-                    true => (json!({"type": "tool_use", "id": "toolu_1", "name": "weather", "input": input}), "tool_use"),
+                    true => (
+                        json!({"type": "tool_use", "id": "toolu_1", "name": "weather", "input": input}),
+                        "tool_use",
+                    ),
                     false => (json!({"type": "text", "text": text}), "end_turn"),
                 };
                 json!({
@@ -112,7 +118,8 @@ impl Vendor {
         let mut all = vec![plain(json!({"role": "assistant", "content": ""}))];
         let reason = if asks.wants_tool {
             let function = json!({"name": "weather", "arguments": ""});
-            let call = json!({"index": 0, "id": "call00001", "type": "function", "function": function});
+            let call =
+                json!({"index": 0, "id": "call00001", "type": "function", "function": function});
             all.push(plain(json!({"tool_calls": [call]})));
             for piece in ARGUMENTS {
                 let call = json!({"index": 0, "function": {"arguments": piece}});
@@ -174,7 +181,8 @@ fn gemini_events(asks: &Asks, hides_usage: bool) -> Vec<String> {
         if let Some(reason) = reason {
             candidate["finishReason"] = json!(reason);
         }
-        let mut value = json!({"candidates": [candidate], "modelVersion": "own-name", "responseId": "r1"});
+        let mut value =
+            json!({"candidates": [candidate], "modelVersion": "own-name", "responseId": "r1"});
         if !hides_usage {
             value["usageMetadata"] = gemini_usage();
         }

@@ -64,23 +64,67 @@ impl Vendor {
     fn check_body(self, body: &Value) -> Result<(), String> {
         let known: &[&str] = match self {
             Self::OpenAi => &[
-                "model", "messages", "tools", "tool_choice", "parallel_tool_calls", "max_tokens",
-                "max_completion_tokens", "temperature", "top_p", "stop", "seed", "stream",
-                "stream_options", "presence_penalty", "frequency_penalty", "response_format",
-                "reasoning_effort", "user", "logit_bias", "new_parameter", "input", "n",
+                "model",
+                "messages",
+                "tools",
+                "tool_choice",
+                "parallel_tool_calls",
+                "max_tokens",
+                "max_completion_tokens",
+                "temperature",
+                "top_p",
+                "stop",
+                "seed",
+                "stream",
+                "stream_options",
+                "presence_penalty",
+                "frequency_penalty",
+                "response_format",
+                "reasoning_effort",
+                "user",
+                "logit_bias",
+                "new_parameter",
+                "input",
+                "n",
             ],
             Self::Mistral => &[
-                "model", "messages", "tools", "tool_choice", "parallel_tool_calls", "max_tokens",
-                "temperature", "top_p", "stop", "random_seed", "stream", "presence_penalty",
-                "frequency_penalty", "response_format",
+                "model",
+                "messages",
+                "tools",
+                "tool_choice",
+                "parallel_tool_calls",
+                "max_tokens",
+                "temperature",
+                "top_p",
+                "stop",
+                "random_seed",
+                "stream",
+                "presence_penalty",
+                "frequency_penalty",
+                "response_format",
             ],
             Self::Anthropic => &[
-                "model", "messages", "max_tokens", "system", "tools", "tool_choice",
-                "temperature", "top_p", "top_k", "stop_sequences", "stream", "thinking",
-                "output_config", "metadata",
+                "model",
+                "messages",
+                "max_tokens",
+                "system",
+                "tools",
+                "tool_choice",
+                "temperature",
+                "top_p",
+                "top_k",
+                "stop_sequences",
+                "stream",
+                "thinking",
+                "output_config",
+                "metadata",
             ],
             Self::Gemini => &[
-                "contents", "systemInstruction", "tools", "toolConfig", "generationConfig",
+                "contents",
+                "systemInstruction",
+                "tools",
+                "toolConfig",
+                "generationConfig",
                 "safetySettings",
             ],
         };
@@ -99,7 +143,11 @@ impl Vendor {
     fn check_messages(self, body: &Value) -> Result<(), String> {
         let mut open: Vec<String> = Vec::new();
         let Some(messages) = body["messages"].as_array() else {
-            return if body.get("input").is_some() { Ok(()) } else { Err("no messages".to_owned()) };
+            return if body.get("input").is_some() {
+                Ok(())
+            } else {
+                Err("no messages".to_owned())
+            };
         };
         for message in messages {
             let role = message["role"].as_str().ok_or("no role")?;
@@ -202,7 +250,12 @@ impl Vendor {
             _ => {}
         }
         let text = events.concat();
-        let size = if model == "bytes" { 1 } else { 4096 };
+        let size = match model.as_str() {
+            "bytes" => 1,
+            // So that the error does not come with the first content.
+            "error-late" => 64,
+            _ => 4096,
+        };
         let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         for chunk in text.as_bytes().chunks(size) {
             bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
@@ -239,9 +292,11 @@ impl Vendor {
 
     fn refuse(self, status: u16, why: &str) -> Behaviour {
         let body = match self {
-            Self::OpenAi => json!({"error": {"message": why, "type": "t", "param": null, "code": "c"}}),
+            Self::OpenAi => {
+                json!({"error": {"message": why, "type": "t", "param": null, "code": "c"}})
+            }
             Self::Mistral => json!({"object": "error", "message": why, "type": "t"}),
-            Self::Anthropic => json!({"type": "error", "error": {"type": "t", "message": why}}),
+            Self::Anthropic => json!({"type": "error", "error": {"type": kind, "message": why}}),
             Self::Gemini => json!({"error": {"code": status, "message": why, "status": "S"}}),
         };
         reply(status, body.to_string()).with("content-type", "application/json")
@@ -249,9 +304,15 @@ impl Vendor {
 
     fn error_event(self) -> String {
         let data = match self {
-            Self::OpenAi | Self::Mistral => json!({"error": {"message": "gone", "type": "server_error"}}),
-            Self::Anthropic => json!({"type": "error", "error": {"type": "overloaded_error", "message": "gone"}}),
-            Self::Gemini => json!({"error": {"code": 503, "message": "gone", "status": "UNAVAILABLE"}}),
+            Self::OpenAi | Self::Mistral => {
+                json!({"error": {"message": "gone", "type": "server_error"}})
+            }
+            Self::Anthropic => {
+                json!({"type": "error", "error": {"type": "overloaded_error", "message": "gone"}})
+            }
+            Self::Gemini => {
+                json!({"error": {"code": 503, "message": "gone", "status": "UNAVAILABLE"}})
+            }
         };
         let name = if self == Self::Anthropic { "event: error\n" } else { "" };
         format!("{name}data: {data}\n\n")
@@ -286,7 +347,11 @@ fn check_anthropic(body: &Value) -> Result<(), String> {
         if results != open {
             return Err(format!("results {results:?} for the calls {open:?}"));
         }
-        open = blocks.iter().filter(|it| it["type"] == "tool_use").filter_map(|it| it["id"].as_str()).collect();
+        open = blocks
+            .iter()
+            .filter(|it| it["type"] == "tool_use")
+            .filter_map(|it| it["id"].as_str())
+            .collect();
     }
     Ok(())
 }
@@ -298,7 +363,9 @@ fn check_gemini(body: &Value) -> Result<(), String> {
             return Err(format!("the role {role} is unknown"));
         }
         for part in content["parts"].as_array().ok_or("parts")? {
-            if part["functionResponse"].is_object() && !part["functionResponse"]["response"].is_object() {
+            if part["functionResponse"].is_object()
+                && !part["functionResponse"]["response"].is_object()
+            {
                 return Err("a response is an object".to_owned());
             }
             if part["functionCall"].is_object() && !part["functionCall"]["args"].is_object() {

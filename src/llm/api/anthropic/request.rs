@@ -34,7 +34,8 @@ pub fn decode(body: Value) -> Read<Request> {
         let Part::Text(text) = part else { return Err(place.wrong("must be text")) };
         request.system.push(text);
     }
-    let messages = fields.list("messages")?.ok_or_else(|| fields.wrong("messages", "is missing"))?;
+    let messages =
+        fields.list("messages")?.ok_or_else(|| fields.wrong("messages", "is missing"))?;
     let place = At::Key(&At::Root, "messages");
     for (index, value) in messages.into_iter().enumerate() {
         message(Fields::new(value, At::Item(&place, index))?, &mut request, &mut dropped)?;
@@ -61,11 +62,7 @@ pub fn decode(body: Value) -> Read<Request> {
     Ok(request)
 }
 
-fn thinking(
-    fields: &mut Fields<'_>,
-    request: &mut Request,
-    dropped: &mut Vec<String>,
-) -> Read<()> {
+fn thinking(fields: &mut Fields<'_>, request: &mut Request, dropped: &mut Vec<String>) -> Read<()> {
     if let Some(value) = fields.take("thinking") {
         let mut thinking = Fields::new(value, At::Key(&At::Root, "thinking"))?;
         let budget = thinking.count("budget_tokens")?;
@@ -92,7 +89,8 @@ fn thinking(
         }
         let schema = format.object("schema")?.map(Value::Object);
         let schema = schema.ok_or_else(|| format.wrong("schema", "is missing"))?;
-        request.format = Some(Format::Schema { name: "output".to_owned(), schema, is_strict: None });
+        request.format =
+            Some(Format::Schema { name: "output".to_owned(), schema, is_strict: None });
         format.rest(dropped);
     }
     config.rest(dropped);
@@ -160,7 +158,8 @@ fn block(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<Part> {
             let is_error = fields.flag("is_error")?.unwrap_or(false);
             let place = At::Key(&at, "content");
             let parts = blocks(fields.take("content"), &place, dropped)?;
-            let is_plain = |it: &Part| matches!(it, Part::Text(_) | Part::Image(_) | Part::File { .. });
+            let is_plain =
+                |it: &Part| matches!(it, Part::Text(_) | Part::Image(_) | Part::File { .. });
             if !parts.iter().all(is_plain) {
                 return Err(place.wrong("must be text, images and documents"));
             }
@@ -232,11 +231,15 @@ pub fn encode(request: &Request, model: &str, version: Version) -> Read<Encoded>
         "messages": messages,
     });
     let it = &mut body;
-    put(it, "system", match request.system.as_slice() {
-        [] => None,
-        [one] => Some(json!(one)),
-        many => Some(many.iter().map(|text| json!({"type": "text", "text": text})).collect()),
-    });
+    put(
+        it,
+        "system",
+        match request.system.as_slice() {
+            [] => None,
+            [one] => Some(json!(one)),
+            many => Some(many.iter().map(|text| json!({"type": "text", "text": text})).collect()),
+        },
+    );
     if !request.tools.is_empty() {
         put(it, "tools", Some(request.tools.iter().map(encode_tool).collect::<Value>()));
     }
@@ -299,7 +302,11 @@ fn encode_thinking(request: &Request, body: &mut Value) {
     if let Some(Format::Schema { schema, .. }) = &request.format {
         put(&mut config, "format", Some(json!({"type": "json_schema", "schema": schema})));
     }
-    put(body, "output_config", config.as_object().is_some_and(|it| !it.is_empty()).then_some(config));
+    put(
+        body,
+        "output_config",
+        config.as_object().is_some_and(|it| !it.is_empty()).then_some(config),
+    );
 }
 
 fn encode_message(message: &Message) -> Read<Value> {

@@ -74,7 +74,8 @@ pub fn usage(value: &Value, before: &Usage) -> Usage {
     let number = |key: &str| value.get(key).and_then(Value::as_u64);
     let cached = number("cache_read_input_tokens").unwrap_or(before.cached);
     let cache_write = number("cache_creation_input_tokens").unwrap_or(before.cache_write);
-    let fresh_before = before.input.saturating_sub(before.cached).saturating_sub(before.cache_write);
+    let fresh_before =
+        before.input.saturating_sub(before.cached).saturating_sub(before.cache_write);
     let fresh = number("input_tokens").unwrap_or(fresh_before);
     let thought = value.pointer("/output_tokens_details/thinking_tokens").and_then(Value::as_u64);
     Usage {

@@ -29,7 +29,8 @@ pub fn decode(body: Value) -> Read<Request> {
             request.system.push(text);
         }
     }
-    let contents = fields.list("contents")?.ok_or_else(|| fields.wrong("contents", "is missing"))?;
+    let contents =
+        fields.list("contents")?.ok_or_else(|| fields.wrong("contents", "is missing"))?;
     let place = At::Key(&At::Root, "contents");
     for (index, value) in contents.into_iter().enumerate() {
         let (role, parts) = reader.content(value, At::Item(&place, index))?;
@@ -195,7 +196,8 @@ fn tools(mut fields: Fields<'_>, tools: &mut Vec<Tool>, dropped: &mut Vec<String
 fn choice(value: Value, request: &mut Request, dropped: &mut Vec<String>) -> Read<()> {
     let place = At::Key(&At::Root, "toolConfig");
     let mut config = Fields::new(value, place)?;
-    let Some(value) = either(&mut config, "functionCallingConfig", "function_calling_config") else {
+    let Some(value) = either(&mut config, "functionCallingConfig", "function_calling_config")
+    else {
         config.rest(dropped);
         return Ok(());
     };
@@ -222,11 +224,7 @@ fn choice(value: Value, request: &mut Request, dropped: &mut Vec<String>) -> Rea
     Ok(())
 }
 
-fn config(
-    mut fields: Fields<'_>,
-    request: &mut Request,
-    dropped: &mut Vec<String>,
-) -> Read<()> {
+fn config(mut fields: Fields<'_>, request: &mut Request, dropped: &mut Vec<String>) -> Read<()> {
     request.temperature = fields.number("temperature")?;
     let mut field = |camel: &'static str, snake: &str| {
         if let Some(value) = fields.take(snake) {
@@ -271,7 +269,9 @@ fn config(
         }
         (None, Some("application/json")) => Some(Format::Json),
         (None, None | Some("text/plain")) => None,
-        (None, Some(_)) => return Err(known.wrong("responseMimeType", "must be application/json or text/plain")),
+        (None, Some(_)) => {
+            return Err(known.wrong("responseMimeType", "must be application/json or text/plain"));
+        }
     };
     if let Some(value) = known.take("thinkingConfig") {
         let mut thinking = Fields::new(value, At::Key(&fields.at, "thinkingConfig"))?;
@@ -309,15 +309,19 @@ pub fn encode(request: &Request) -> Read<Encoded> {
             dropped.push("tools.strict".to_owned());
         }
     }
-    put(it, "toolConfig", request.tool_choice.as_ref().map(|choice| {
-        let calling = match choice {
-            ToolChoice::Auto => json!({"mode": "AUTO"}),
-            ToolChoice::None => json!({"mode": "NONE"}),
-            ToolChoice::Any => json!({"mode": "ANY"}),
-            ToolChoice::Tool(name) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
-        };
-        json!({"functionCallingConfig": calling})
-    }));
+    put(
+        it,
+        "toolConfig",
+        request.tool_choice.as_ref().map(|choice| {
+            let calling = match choice {
+                ToolChoice::Auto => json!({"mode": "AUTO"}),
+                ToolChoice::None => json!({"mode": "NONE"}),
+                ToolChoice::Any => json!({"mode": "ANY"}),
+                ToolChoice::Tool(name) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
+            };
+            json!({"functionCallingConfig": calling})
+        }),
+    );
     for (is_set, name) in [
         (request.parallel_tools == Some(false), "parallel_tool_calls"),
         (request.user.is_some(), "user"),
@@ -327,7 +331,11 @@ pub fn encode(request: &Request) -> Read<Encoded> {
         }
     }
     let config = encode_config(request);
-    put(it, "generationConfig", config.as_object().is_some_and(|it| !it.is_empty()).then_some(config));
+    put(
+        it,
+        "generationConfig",
+        config.as_object().is_some_and(|it| !it.is_empty()).then_some(config),
+    );
     Ok(Encoded { body, dropped })
 }
 
@@ -376,7 +384,8 @@ fn encode_message(message: &Message) -> Read<Value> {
 fn encode_part(part: &Part, out: &mut Vec<Value>) -> Read<()> {
     let value = match part {
         Part::Text(text) => json!({"text": text}),
-        Part::Image(Media::Data { mime, base64 }) | Part::File { media: Media::Data { mime, base64 }, .. } => {
+        Part::Image(Media::Data { mime, base64 })
+        | Part::File { media: Media::Data { mime, base64 }, .. } => {
             json!({"inlineData": {"mimeType": mime, "data": base64}})
         }
         // A URL says no type; the vendor looks for itself.

@@ -4,7 +4,9 @@ use sha2::{Digest, Sha256};
 
 use crate::llm::{
     api::{Dialect, Encoded, media, put, say, url},
-    chat::{Effort, Format, Media, Message, Part, Request, Role, Tool, ToolCall, ToolChoice, ToolResult},
+    chat::{
+        Effort, Format, Media, Message, Part, Request, Role, Tool, ToolCall, ToolChoice, ToolResult,
+    },
     fields::{At, Fields, Malformed},
 };
 
@@ -14,7 +16,8 @@ pub fn decode(body: Value) -> Read<Request> {
     let mut fields = Fields::new(body, At::Root)?;
     let mut dropped = Vec::new();
     let mut request = Request { model: fields.needs_text("model")?, ..Request::default() };
-    let messages = fields.list("messages")?.ok_or_else(|| fields.wrong("messages", "is missing"))?;
+    let messages =
+        fields.list("messages")?.ok_or_else(|| fields.wrong("messages", "is missing"))?;
     let place = At::Key(&At::Root, "messages");
     for (index, value) in messages.into_iter().enumerate() {
         message(Fields::new(value, At::Item(&place, index))?, &mut request, &mut dropped)?;
@@ -35,7 +38,8 @@ pub fn decode(body: Value) -> Read<Request> {
     request.presence_penalty = fields.number("presence_penalty")?;
     request.frequency_penalty = fields.number("frequency_penalty")?;
     request.format = format(&mut fields, &mut dropped)?;
-    request.effort = fields.text("reasoning_effort")?.map(|word| effort(&word, &fields)).transpose()?;
+    request.effort =
+        fields.text("reasoning_effort")?.map(|word| effort(&word, &fields)).transpose()?;
     request.user = fields.text("user")?;
     request.is_stream = fields.flag("stream")?.unwrap_or(false);
     if let Some(options) = fields.take("stream_options") {
@@ -288,12 +292,16 @@ pub fn encode(request: &Request, model: &str, dialect: Dialect) -> Read<Encoded>
     if !request.tools.is_empty() {
         put(it, "tools", Some(request.tools.iter().map(encode_tool).collect::<Value>()));
     }
-    put(it, "tool_choice", request.tool_choice.as_ref().map(|choice| match choice {
-        ToolChoice::None => json!("none"),
-        ToolChoice::Auto => json!("auto"),
-        ToolChoice::Any => json!(if is_mistral { "any" } else { "required" }),
-        ToolChoice::Tool(name) => json!({"type": "function", "function": {"name": name}}),
-    }));
+    put(
+        it,
+        "tool_choice",
+        request.tool_choice.as_ref().map(|choice| match choice {
+            ToolChoice::None => json!("none"),
+            ToolChoice::Auto => json!("auto"),
+            ToolChoice::Any => json!(if is_mistral { "any" } else { "required" }),
+            ToolChoice::Tool(name) => json!({"type": "function", "function": {"name": name}}),
+        }),
+    );
     put(it, "parallel_tool_calls", request.parallel_tools);
     let max_tokens = if is_mistral { "max_tokens" } else { "max_completion_tokens" };
     put(it, max_tokens, request.max_tokens);
@@ -392,7 +400,8 @@ fn encode_part(part: &Part) -> Read<Value> {
             json!({"type": "file", "file": {"filename": name, "file_data": url(media)}})
         }
         Part::File { media: Media::Url(_), .. } => {
-            let why = "a document by URL cannot be sent to the provider of this model: send its data";
+            let why =
+                "a document by URL cannot be sent to the provider of this model: send its data";
             return Err(At::Key(&At::Root, "messages").wrong(why));
         }
         Part::Thinking { .. } | Part::Redacted(_) | Part::ToolCall(_) | Part::ToolResult(_) => {

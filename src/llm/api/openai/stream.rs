@@ -163,7 +163,9 @@ impl Decoder {
         if let Some(function) = piece.take("function") {
             let mut function = Fields::new(function, At::Key(&At::Root, "function"))?;
             // A name that is repeated whole is not one that comes in pieces.
-            if let Some(name) = function.text("name")?.filter(|it| !call.is_open && *it != call.name) {
+            if let Some(name) =
+                function.text("name")?.filter(|it| !call.is_open && *it != call.name)
+            {
                 call.name.push_str(&name);
             }
             match function.take("arguments") {

@@ -1,5 +1,7 @@
 //! What must hold for every vendor alike: what is written is read back the same, whole or as a stream
 //! that is cut anywhere.
+mod golden;
+
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
@@ -42,9 +44,15 @@ fn call() -> impl Strategy<Value = ToolCall> {
 
 /// Answers that every API can say.
 fn answer() -> impl Strategy<Value = Response> {
-    let usage = (0_u64..1000, 0_u64..1000, 0_u64..50, 0_u64..50).prop_map(|(fresh, out, cached, thought)| {
-        Usage { input: fresh + cached, cached, cache_write: 0, output: out + thought, reasoning: thought }
-    });
+    let usage = (0_u64..1000, 0_u64..1000, 0_u64..50, 0_u64..50).prop_map(
+        |(fresh, out, cached, thought)| Usage {
+            input: fresh + cached,
+            cached,
+            cache_write: 0,
+            output: out + thought,
+            reasoning: thought,
+        },
+    );
     let reason = prop_oneof![Just(Reason::End), Just(Reason::Length), Just(Reason::Filter)];
     let thought = proptest::option::of((text(), text()));
     (thought, proptest::option::of(text()), vec(call(), 0..4), reason, usage).prop_map(
@@ -139,11 +147,29 @@ proptest! {
 /// JSON out of the words that the APIs know, put together wrongly.
 fn json() -> impl Strategy<Value = Value> {
     let words = prop_oneof![
-        Just("role"), Just("content"), Just("parts"), Just("messages"), Just("contents"),
-        Just("model"), Just("type"), Just("text"), Just("tool_calls"), Just("function"),
-        Just("delta"), Just("choices"), Just("candidates"), Just("index"), Just("usage"),
-        Just("content_block_delta"), Just("user"), Just("assistant"), Just("tool_result"),
-        Just("functionCall"), Just("max_tokens"), Just("message"), Just("name"),
+        Just("role"),
+        Just("content"),
+        Just("parts"),
+        Just("messages"),
+        Just("contents"),
+        Just("model"),
+        Just("type"),
+        Just("text"),
+        Just("tool_calls"),
+        Just("function"),
+        Just("delta"),
+        Just("choices"),
+        Just("candidates"),
+        Just("index"),
+        Just("usage"),
+        Just("content_block_delta"),
+        Just("user"),
+        Just("assistant"),
+        Just("tool_result"),
+        Just("functionCall"),
+        Just("max_tokens"),
+        Just("message"),
+        Just("name"),
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -155,7 +181,10 @@ fn json() -> impl Strategy<Value = Value> {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Value::from),
             vec((words.clone(), inner), 0..6).prop_map(|it| {
-                it.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<serde_json::Map<_, _>>().into()
+                it.into_iter()
+                    .map(|(k, v)| (k.to_owned(), v))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
             }),
         ]
     })
@@ -220,12 +249,9 @@ fn conversation() -> Request {
 
 #[test]
 fn a_request_is_read_back_as_it_was_written() {
-    for dialect in [
-        Dialect::OpenAi,
-        Dialect::Anthropic(Version::V2023),
-        Dialect::Gemini,
-        Dialect::Mistral,
-    ] {
+    for dialect in
+        [Dialect::OpenAi, Dialect::Anthropic(Version::V2023), Dialect::Gemini, Dialect::Mistral]
+    {
         let mut expected = conversation();
         expected.wants_usage = !matches!(dialect, Dialect::OpenAi | Dialect::Mistral);
         let encoded = dialect.encode_request(&conversation(), "m").unwrap();
@@ -269,9 +295,26 @@ fn what_a_provider_cannot_be_told_is_named() {
     check(Dialect::OpenAi, &["logit_bias", "top_k"]);
     check(Dialect::Mistral, &["logit_bias", "top_k", "user"]);
     check(Dialect::Gemini, &["logit_bias", "parallel_tool_calls", "user"]);
-    let both = ["frequency_penalty", "logit_bias", "presence_penalty", "response_format", "seed", "stop", "temperature"];
+    let both = [
+        "frequency_penalty",
+        "logit_bias",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "temperature",
+    ];
     check(Dialect::Anthropic(Version::V2023), &both);
-    let later = ["frequency_penalty", "logit_bias", "presence_penalty", "response_format", "seed", "stop", "temperature", "top_k"];
+    let later = [
+        "frequency_penalty",
+        "logit_bias",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "temperature",
+        "top_k",
+    ];
     check(Dialect::Anthropic(Version::V2026), &later);
 }
 
@@ -308,7 +351,11 @@ fn what_nobody_would_take_is_refused_with_its_place() {
     refused(Api::OpenAi, hot, "temperature: must be a number");
     let anthropic = |messages: Value| json!({"model": "m", "max_tokens": 5, "messages": messages});
     refused(Api::Anthropic, json!({"model": "m", "messages": []}), "max_tokens: is missing");
-    refused(Api::Anthropic, anthropic(json!([{"role": "user"}])), "messages[0].content: is missing");
+    refused(
+        Api::Anthropic,
+        anthropic(json!([{"role": "user"}])),
+        "messages[0].content: is missing",
+    );
     let orphan = json!([{"type": "tool_result", "tool_use_id": "x"}]);
     refused(
         Api::Anthropic,
@@ -316,7 +363,11 @@ fn what_nobody_would_take_is_refused_with_its_place() {
         "messages: a tool's result answers the call `x`",
     );
     refused(Api::Gemini, json!({}), "contents: is missing");
-    refused(Api::Gemini, json!({"contents": [{"role": "wizard", "parts": []}]}), "contents[0].role");
+    refused(
+        Api::Gemini,
+        json!({"contents": [{"role": "wizard", "parts": []}]}),
+        "contents[0].role",
+    );
     refused(Api::Gemini, json!({"contents": [{"parts": [{"x": 1}]}]}), "contents[0].parts[0]: ");
     let orphan = json!({"functionResponse": {"name": "f", "response": {}}});
     refused(Api::Gemini, json!({"contents": [{"parts": [orphan]}]}), "messages: a tool's result");
@@ -333,9 +384,7 @@ fn events(api: Api, chunks: &[Value]) -> Vec<Event> {
 #[test]
 fn interleaved_calls_come_out_one_after_the_other() {
     let piece = |calls: Value| json!({"choices": [{"delta": {"tool_calls": calls}}]});
-    let begin = |index: u64, name: &str| {
-        json!([{"index": index, "id": name, "function": {"name": name, "arguments": ""}}])
-    };
+    let begin = |index: u64, name: &str| json!([{"index": index, "id": name, "function": {"name": name, "arguments": ""}}]);
     let more = |index: u64, text: &str| json!([{"index": index, "function": {"arguments": text}}]);
     let folded = |chunks: &[Value]| {
         let mut fold = Fold::default();
@@ -378,7 +427,8 @@ fn native_reasons_are_kept() {
         let stop = api.decode_response(body).unwrap().stop;
         assert_eq!((stop.reason, stop.native.as_deref()), (reason, native));
     };
-    let openai = |word: &str| json!({"choices": [{"finish_reason": word, "message": {"content": "a"}}]});
+    let openai =
+        |word: &str| json!({"choices": [{"finish_reason": word, "message": {"content": "a"}}]});
     check(Api::OpenAi, openai("model_length"), Reason::Length, Some("model_length"));
     check(Api::OpenAi, openai("content_filter"), Reason::Filter, None);
     let anthropic = |word: &str| json!({"content": [], "stop_reason": word});
