@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     chat::{Media, Message, Part, Request, Response, Role},
-    fields::{At, Malformed},
+    fields::{At, Fields, Malformed},
 };
 
 /// What a client speaks.
@@ -140,6 +140,24 @@ fn check(request: &mut Request) -> Result<(), Malformed> {
         }
     }
     Ok(())
+}
+
+/// What is said: text, or a list of parts that `read` knows.
+fn parts_of(
+    content: Option<Value>,
+    at: &At<'_>,
+    dropped: &mut Vec<String>,
+    read: fn(Fields<'_>, &mut Vec<String>) -> Result<Part, Malformed>,
+) -> Result<Vec<Part>, Malformed> {
+    let list = match content {
+        None => return Ok(Vec::new()),
+        Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
+        Some(Value::String(text)) => return Ok(vec![Part::Text(text)]),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(at.wrong("must be a string or a list of parts")),
+    };
+    let one = |(index, value)| read(Fields::new(value, At::Item(at, index))?, dropped);
+    list.into_iter().enumerate().map(one).collect()
 }
 
 /// Adds parts to the conversation. Two turns of one speaker in a row are one: some vendors take it no

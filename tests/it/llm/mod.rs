@@ -1,6 +1,7 @@
 //! Routes that models answer: each client's API before each vendor's stub, whole and as a stream, and
 //! what happens when vendors, keys or clients misbehave.
 mod faults;
+mod http2;
 mod matrix;
 mod metering;
 mod refusals;

@@ -159,7 +159,8 @@ fn explain_says_who_would_be_asked() {
     let target = "http://gateway.test/v1/chat/completions";
     let asked = ["explain", "-c", conf, "POST", target, "-H", "X-API-Key: test", "--json"];
     let exit = run_tollgate(folder.path(), &asked);
-    let said: Value = serde_json::from_str(&exit.stdout).unwrap_or_else(|why| panic!("{why}: {exit:?}"));
+    let said: Value =
+        serde_json::from_str(&exit.stdout).unwrap_or_else(|why| panic!("{why}: {exit:?}"));
     assert_eq!((&said["outcome"], &said["route"]), (&json!("forwarded"), &json!("ai")), "{said}");
     let fast = &said["models"]["fast"];
     assert_eq!(fast["targets"], json!([{"target": "openai/gpt-5-mini", "weight": 1}]), "{said}");

@@ -291,6 +291,7 @@ impl Vendor {
     }
 
     fn refuse(self, status: u16, why: &str) -> Behaviour {
+        let kind = if status == 529 { "overloaded_error" } else { "api_error" };
         let body = match self {
             Self::OpenAi => {
                 json!({"error": {"message": why, "type": "t", "param": null, "code": "c"}})

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::Version;
 use crate::llm::{
-    api::{Encoded, any_object, put, say},
+    api::{Encoded, any_object, parts_of, put, say},
     chat::{
         Effort, Format, Media, Message, Part, Request, Role, Tool, ToolCall, ToolChoice, ToolResult,
     },
@@ -30,7 +30,7 @@ pub fn decode(body: Value) -> Read<Request> {
         return Err(fields.wrong("max_tokens", "is missing"));
     }
     let place = At::Key(&At::Root, "system");
-    for part in blocks(fields.take("system"), &place, &mut dropped)? {
+    for part in parts_of(fields.take("system"), &place, &mut dropped, block)? {
         let Part::Text(text) = part else { return Err(place.wrong("must be text")) };
         request.system.push(text);
     }
@@ -104,7 +104,7 @@ fn message(mut fields: Fields<'_>, request: &mut Request, dropped: &mut Vec<Stri
     if !fields.has("content") {
         return Err(fields.wrong("content", "is missing"));
     }
-    let parts = blocks(fields.take("content"), &place, dropped)?;
+    let parts = parts_of(fields.take("content"), &place, dropped, block)?;
     match role.as_str() {
         "user" => say(&mut request.messages, Role::User, parts),
         "assistant" => say(&mut request.messages, Role::Assistant, parts),
@@ -118,18 +118,6 @@ fn message(mut fields: Fields<'_>, request: &mut Request, dropped: &mut Vec<Stri
     }
     fields.rest(dropped);
     Ok(())
-}
-
-fn blocks(content: Option<Value>, at: &At<'_>, dropped: &mut Vec<String>) -> Read<Vec<Part>> {
-    let list = match content {
-        None => return Ok(Vec::new()),
-        Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
-        Some(Value::String(text)) => return Ok(vec![Part::Text(text)]),
-        Some(Value::Array(list)) => list,
-        Some(_) => return Err(at.wrong("must be a string or a list of blocks")),
-    };
-    let read = |(index, value)| block(Fields::new(value, At::Item(at, index))?, dropped);
-    list.into_iter().enumerate().map(read).collect()
 }
 
 fn block(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<Part> {
@@ -157,7 +145,7 @@ fn block(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<Part> {
             let id = fields.needs_text("tool_use_id")?;
             let is_error = fields.flag("is_error")?.unwrap_or(false);
             let place = At::Key(&at, "content");
-            let parts = blocks(fields.take("content"), &place, dropped)?;
+            let parts = parts_of(fields.take("content"), &place, dropped, block)?;
             let is_plain =
                 |it: &Part| matches!(it, Part::Text(_) | Part::Image(_) | Part::File { .. });
             if !parts.iter().all(is_plain) {

@@ -2,8 +2,9 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::response;
 use crate::llm::{
-    api::{Dialect, Encoded, media, put, say, url},
+    api::{Dialect, Encoded, media, parts_of, put, say, url},
     chat::{
         Effort, Format, Media, Message, Part, Request, Role, Tool, ToolCall, ToolChoice, ToolResult,
     },
@@ -68,15 +69,15 @@ fn message(mut fields: Fields<'_>, request: &mut Request, dropped: &mut Vec<Stri
     let place = At::Key(&at, "content");
     match role.as_str() {
         "system" | "developer" => {
-            for part in parts(content, &place, dropped)? {
+            for part in parts_of(content, &place, dropped, part)? {
                 let Part::Text(text) = part else { return Err(place.wrong("must be text")) };
                 request.system.push(text);
             }
         }
-        "user" => say(&mut request.messages, Role::User, parts(content, &place, dropped)?),
+        "user" => say(&mut request.messages, Role::User, parts_of(content, &place, dropped, part)?),
         "assistant" => {
             let mut said = thinking(&mut fields)?;
-            said.extend(parts(content, &place, dropped)?);
+            said.extend(parts_of(content, &place, dropped, part)?);
             said.extend(fields.text("refusal")?.map(Part::Text));
             let place = At::Key(&at, "tool_calls");
             for (index, value) in fields.list("tool_calls")?.into_iter().flatten().enumerate() {
@@ -88,7 +89,7 @@ fn message(mut fields: Fields<'_>, request: &mut Request, dropped: &mut Vec<Stri
         "tool" => {
             let id = fields.needs_text("tool_call_id")?;
             let name = fields.text("name")?.unwrap_or_default();
-            let parts = parts(content, &place, dropped)?;
+            let parts = parts_of(content, &place, dropped, part)?;
             let result = ToolResult { id, name, parts, is_error: false };
             say(&mut request.messages, Role::User, vec![Part::ToolResult(result)]);
         }
@@ -105,9 +106,13 @@ fn message(mut fields: Fields<'_>, request: &mut Request, dropped: &mut Vec<Stri
     Ok(())
 }
 
-/// Thinking that we gave out ourselves and that comes back: only with its signature is it of use.
+/// Thinking that we gave out ourselves and that comes back: only with its signature is it of use. Who
+/// put a stream together has the text in one field and the signature in the other.
 fn thinking(fields: &mut Fields<'_>) -> Read<Vec<Part>> {
-    let _ = fields.take("reasoning_content");
+    let mut streamed = fields.take("reasoning_content").and_then(|it| match it {
+        Value::String(text) => Some(text),
+        _ => None,
+    });
     let at = fields.at;
     let place = At::Key(&at, "thinking_blocks");
     let blocks: Vec<Value> = fields.list("thinking_blocks")?.unwrap_or_default();
@@ -118,22 +123,11 @@ fn thinking(fields: &mut Fields<'_>) -> Read<Vec<Part>> {
             said.push(Part::Redacted(data));
             continue;
         }
-        let text = block.text("thinking")?.unwrap_or_default();
+        let text = block.text("thinking")?.filter(|it| !it.is_empty());
+        let text = text.or_else(|| streamed.take()).unwrap_or_default();
         said.push(Part::Thinking { text, signature: block.text("signature")? });
     }
     Ok(said)
-}
-
-fn parts(content: Option<Value>, at: &At<'_>, dropped: &mut Vec<String>) -> Read<Vec<Part>> {
-    let list = match content {
-        None => return Ok(Vec::new()),
-        Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
-        Some(Value::String(text)) => return Ok(vec![Part::Text(text)]),
-        Some(Value::Array(list)) => list,
-        Some(_) => return Err(at.wrong("must be a string or a list of parts")),
-    };
-    let read = |(index, value)| part(Fields::new(value, At::Item(at, index))?, dropped);
-    list.into_iter().enumerate().map(read).collect()
 }
 
 fn part(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<Part> {
@@ -192,18 +186,8 @@ fn call(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<ToolCall> {
     let function = fields.take("function").ok_or_else(|| fields.wrong("function", "is missing"))?;
     let mut function = Fields::new(function, place)?;
     let name = function.needs_text("name")?;
-    let arguments = match function.take("arguments") {
-        None => serde_json::Map::new(),
-        // Mistral's are objects.
-        Some(Value::Object(map)) => map,
-        Some(Value::String(text)) if text.trim().is_empty() => serde_json::Map::new(),
-        Some(Value::String(text)) => serde_json::from_str(&text)
-            .map_err(|_| function.wrong("arguments", "must be a JSON object, as text"))?,
-        Some(_) => return Err(function.wrong("arguments", "must be a JSON object, as text")),
-    };
-    let extra = fields.take("extra_content");
-    let signature = extra.as_ref().and_then(|it| it.pointer("/google/thought_signature")?.as_str());
-    let signature = signature.map(str::to_owned);
+    let arguments = response::arguments(&mut function)?;
+    let signature = response::signature(&fields.take("extra_content").unwrap_or_default());
     fields.rest(dropped);
     Ok(ToolCall { id, name, arguments, signature })
 }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use crate::llm::{
     api::{put, text_of},
-    chat::{Part, Reason, Response, Stop, ToolCall, Usage},
+    chat::{Object, Part, Reason, Response, Stop, ToolCall, Usage},
     fields::{At, Fields, Malformed},
 };
 
@@ -84,15 +84,22 @@ fn tool_call(value: Value) -> Read<ToolCall> {
     let function = fields.take("function").ok_or_else(|| fields.wrong("function", "is missing"))?;
     let mut function = Fields::new(function, At::Key(&place, "function"))?;
     let name = function.needs_text("name")?;
-    let arguments = match function.take("arguments") {
-        None => serde_json::Map::new(),
-        Some(Value::Object(map)) => map,
-        Some(Value::String(text)) if text.trim().is_empty() => serde_json::Map::new(),
-        Some(Value::String(text)) => serde_json::from_str(&text)
-            .map_err(|_| function.wrong("arguments", "are no JSON object"))?,
-        Some(_) => return Err(function.wrong("arguments", "are no JSON object")),
-    };
+    let arguments = arguments(&mut function)?;
     Ok(ToolCall { id, name, arguments, signature })
+}
+
+/// An object, as text; Mistral's are objects as they are.
+pub(super) fn arguments(function: &mut Fields<'_>) -> Read<Object> {
+    let wrong = "must be a JSON object, as text";
+    match function.take("arguments") {
+        None => Ok(Object::new()),
+        Some(Value::Object(map)) => Ok(map),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(Object::new()),
+        Some(Value::String(text)) => {
+            serde_json::from_str(&text).map_err(|_| function.wrong("arguments", wrong))
+        }
+        Some(_) => Err(function.wrong("arguments", wrong)),
+    }
 }
 
 /// Some servers give none, and a result has to say what it answers.

@@ -4,9 +4,7 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use serde_json::Value;
 
-use super::{
-    APIS, Api, Dialect, MANNER, Version, conversation, streamed,
-};
+use super::{APIS, Api, Dialect, MANNER, Version, conversation, streamed};
 use crate::llm::{
     chat::{Object, Part, Reason, Response, Stop, ToolCall, Usage},
     sse::Parser,
@@ -22,9 +20,8 @@ const DIALECTS: [(&str, Dialect); 5] = [
 ];
 
 fn answer() -> Response {
-    let arguments = |city: &str| -> Object {
-        [("city".to_owned(), Value::from(city))].into_iter().collect()
-    };
+    let arguments =
+        |city: &str| -> Object { [("city".to_owned(), Value::from(city))].into_iter().collect() };
     let call = |id: &str, city: &str| {
         let (id, name, arguments) = (id.to_owned(), "weather".to_owned(), arguments(city));
         Part::ToolCall(ToolCall { id, name, arguments, signature: None })

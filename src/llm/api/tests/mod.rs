@@ -422,6 +422,26 @@ fn interleaved_calls_come_out_one_after_the_other() {
 }
 
 #[test]
+fn thinking_comes_back_with_its_text_however_it_was_put_together() {
+    let check = |message: Value| {
+        let user = json!({"role": "user", "content": "a"});
+        let body = json!({"model": "m", "messages": [user, message, user]});
+        let thought = Part::Thinking { text: "t".to_owned(), signature: Some("s".to_owned()) };
+        let read = Api::OpenAi.decode_request(body).unwrap();
+        assert_eq!(read.messages[1].parts, [thought, Part::Text("b".to_owned())]);
+        assert!(read.dropped.is_empty());
+    };
+    let block = |text: &str| json!([{"type": "thinking", "thinking": text, "signature": "s"}]);
+    let (role, said) = ("assistant", "b");
+    check(
+        json!({"role": role, "content": said, "reasoning_content": "t", "thinking_blocks": block("t")}),
+    );
+    check(
+        json!({"role": role, "content": said, "reasoning_content": "t", "thinking_blocks": block("")}),
+    );
+}
+
+#[test]
 fn native_reasons_are_kept() {
     let check = |api: Api, body: Value, reason: Reason, native: Option<&str>| {
         let stop = api.decode_response(body).unwrap().stop;
