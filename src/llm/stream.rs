@@ -74,7 +74,9 @@ impl Decoder {
     }
 }
 
-fn broken(why: &str) -> Failure {
+/// A stream that no client could read, in our words.
+#[must_use]
+pub fn broken(why: &str) -> Failure {
     Failure::new(502, why).code("upstream_failed")
 }
 

@@ -9,7 +9,7 @@ use super::{
     endpoint::Pass,
     failure::Failure,
     sse::Frame,
-    stream::{Decoder, error_of},
+    stream::{self, Decoder, error_of},
 };
 
 /// What one event was.
@@ -66,7 +66,7 @@ impl Watch {
             return Ok(Seen { is_content: true, is_usage: false });
         }
         let value: Value = serde_json::from_slice(&frame.data)
-            .map_err(|_| Failure::new(502, "an event of the provider's stream is not JSON"))?;
+            .map_err(|_| stream::broken("an event of the provider's stream is not JSON"))?;
         if let Some(failure) = error_of(&value, &frame.data) {
             return Err(failure);
         }

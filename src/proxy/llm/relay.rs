@@ -14,7 +14,7 @@ use crate::{
         endpoint::Pass,
         seal,
         sse::{Frame, Parser, TooLong},
-        stream::{Decoder, Encoder, Framing, Manner},
+        stream::{Decoder, Encoder, Framing, Manner, broken},
         watch::Watch,
     },
     upstream::Picked,
@@ -106,10 +106,8 @@ impl Relay {
                         Ok(Some(frame)) => self.frame(&frame).map_err(Trouble::in_stream)?,
                         Ok(None) => return Ok(()),
                         Err(TooLong) => {
-                            return Err(Trouble::in_stream(Failure::new(
-                                502,
-                                "an event of the provider's stream is too long",
-                            )));
+                            let why = "an event of the provider's stream is too long";
+                            return Err(Trouble::in_stream(broken(why)));
                         }
                     }
                 }
@@ -156,8 +154,7 @@ impl Relay {
             }
             Way::Pass { watch, framing, .. } => {
                 if !watch.is_over() {
-                    let why = "the provider's stream ended before its answer did";
-                    return Err(Failure::new(502, why).code("upstream_failed"));
+                    return Err(broken("the provider's stream ended before its answer did"));
                 }
                 framing.finish(&mut self.out);
             }

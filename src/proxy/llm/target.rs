@@ -104,7 +104,11 @@ impl Trouble {
 
     /// What a provider says in its stream, or what is wrong with that.
     pub fn in_stream(failure: Failure) -> Box<Self> {
-        let cause = format!("in its stream: {}", failure.message);
+        // Of the provider's own words nothing: who knows what it repeats.
+        let cause = match failure.code.as_deref() {
+            Some("upstream_failed") => failure.message.clone(),
+            _ => format!("an error of status {} in its stream", failure.status),
+        };
         let (status, outcome) = match failure.status {
             // Its opinion of our key is not for the client.
             401..=403 => return Self::malformed(cause),
@@ -214,7 +218,8 @@ impl Try<'_> {
         let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let expected = if self.asked.is_stream { "text/event-stream" } else { "application/json" };
         if media != expected || is_encoded {
-            let media: String = media.chars().take(64).collect();
+            let is_plain = |c: &char| c.is_ascii_alphanumeric() || "/+-.".contains(*c);
+            let media: String = media.chars().filter(is_plain).take(64).collect();
             return Err(Trouble::malformed(format!("it answered with `{media}`, not {expected}")));
         }
         if self.asked.is_stream {
@@ -238,11 +243,11 @@ impl Try<'_> {
         let api = self.target.provider.dialect.api();
         if !self.outgoing.is_translated {
             let usage = watch::usage_of(api, self.asked.pass(), &body);
-            let usage = usage.map_err(|why| Trouble::malformed(why.to_string()))?;
+            let usage = usage.map_err(|_| Trouble::malformed("its answer is no JSON object"))?;
             return Ok(Whole { status, content_type, body, usage });
         }
         let value =
-            serde_json::from_slice(&body).map_err(|why| Trouble::malformed(why.to_string()))?;
+            serde_json::from_slice(&body).map_err(|_| Trouble::malformed("its answer is not JSON"))?;
         let mut response =
             api.decode_response(value).map_err(|why| Trouble::malformed(why.to_string()))?;
         seal::mark_response(api, &mut response);

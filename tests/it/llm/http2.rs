@@ -18,13 +18,14 @@ fn a_stream_over_http_2_comes_to_its_end() {
     );
     let gateway = Gateway::start(&yaml, &[]);
     let body = r#"{"model":"smart","stream":true,"messages":[{"role":"user","content":"a"}]}"#;
-    let asked = send(gateway.address, post("/v1/chat/completions"), &[body]);
+    let frames = [body];
+    let asked = send(gateway.address, post("/v1/chat/completions"), &frames);
     let (status, headers, body) = runtime().block_on(asked);
     let text = String::from_utf8(body).unwrap();
     assert_eq!(status, 200, "{text}");
     assert!(!headers.contains_key("transfer-encoding"), "{headers:?}");
     assert!(text.contains(TEXT[1]) && text.ends_with("data: [DONE]\n\n"), "{text}");
-    let cut = r#"{"model":"nothing","messages":[]}"#;
-    let asked = send(gateway.address, post("/v1/chat/completions"), &[cut, ""]);
+    let frames = [r#"{"model":"nothing","messages":[]}"#, ""];
+    let asked = send(gateway.address, post("/v1/chat/completions"), &frames);
     assert_eq!(runtime().block_on(asked).0, 404);
 }

@@ -56,6 +56,18 @@ fn tokens_and_costs_are_counted_by_model_and_consumer() {
 }
 
 #[test]
+fn a_key_in_the_query_is_in_no_log() {
+    let scene = Scene::start();
+    let body = json!({"contents": [{"parts": [{"text": "a"}]}]});
+    let target = "/v1beta/models/openai:generateContent?key=planted-in-the-query";
+    assert_eq!(scene.post(target, &body).send().status, 200);
+    let log = scene.gateway.access_log(1);
+    assert!(!log[0].to_string().contains("planted"), "{}", log[0]);
+    let target = scene.stub(super::vendors::Vendor::OpenAi).last().target;
+    assert!(!target.contains("planted"), "{target}");
+}
+
+#[test]
 fn what_is_not_known_is_not_counted_as_nothing() {
     let scene = Scene::start();
     assert_eq!(scene.chat("openai.no-usage").status, 200);
