@@ -16,7 +16,7 @@ use crate::{
     flow::clock,
     gateway::llm::{Model, Target},
     llm::{
-        Failure, chat,
+        Dialect, Failure, chat,
         failure::seconds,
         keys::{Key, Pick},
         seal, watch,
@@ -194,7 +194,10 @@ impl Try<'_> {
         let provider = &self.target.provider.name;
         match trouble.outcome {
             LlmOutcome::RateLimited => key.state.cool(trouble.failure.retry_after, now),
-            LlmOutcome::KeyRefused if key.state.set_aside(now) => {
+            // 403 may be about this model alone.
+            LlmOutcome::KeyRefused
+                if matches!(trouble.status, Some(401 | 402)) && key.state.set_aside(now) =>
+            {
                 let status = trouble.status.unwrap_or(0);
                 log::error!(
                     "provider {provider} refuses the key {} with {status}: it is set aside for 5 minutes",
@@ -246,8 +249,8 @@ impl Try<'_> {
             let usage = usage.map_err(|_| Trouble::malformed("its answer is no JSON object"))?;
             return Ok(Whole { status, content_type, body, usage });
         }
-        let value =
-            serde_json::from_slice(&body).map_err(|_| Trouble::malformed("its answer is not JSON"))?;
+        let value = serde_json::from_slice(&body)
+            .map_err(|_| Trouble::malformed("its answer is not JSON"))?;
         let mut response =
             api.decode_response(value).map_err(|why| Trouble::malformed(why.to_string()))?;
         seal::mark_response(api, &mut response);
@@ -255,6 +258,14 @@ impl Try<'_> {
         let body = self.asked.call.api.encode_response(&response, now);
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
         Ok(Whole { status: 200, content_type, body, usage: response.usage })
+    }
+
+    /// Google says of a bad key that the request is bad.
+    fn meant(&self, status: u16, body: &[u8]) -> u16 {
+        let is_key = status == 400
+            && self.target.provider.dialect == Dialect::Gemini
+            && memchr::memmem::find(body, b"API_KEY_INVALID").is_some();
+        if is_key { 401 } else { status }
     }
 
     /// What the provider says against it.
@@ -272,6 +283,7 @@ impl Try<'_> {
             }
             Err(_) => Bytes::new(),
         };
+        let status = self.meant(status, &body);
         let mut failure = Failure::decode(status, &body);
         failure.retry_after = wait.or(failure.retry_after);
         let cause = format!("status {status}");

@@ -60,6 +60,15 @@ fn a_refused_key_is_never_the_clients_fault() {
     let said = scene.gateway.said();
     assert!(said.contains("provider openai refuses the key k"), "{said}");
     assert!(!said.contains("planted"), "{said}");
+    // Google has words of its own for that.
+    let response = scene.chat("gemini.refused");
+    assert_eq!(response.status, 502, "{}", response.text());
+    assert_eq!(scene.gateway.metric("tollgate_llm_key_up", &[("provider", "gemini")]), 0.0);
+    // 403 is about the model, and the key goes on.
+    let response = scene.chat("anthropic.denied");
+    assert_eq!(response.status, 502, "{}", response.text());
+    assert!(!response.text().contains("planted"), "{}", response.text());
+    assert_eq!(scene.chat("anthropic").status, 200);
     // It is not tried again at once.
     let before = scene.stub(Vendor::OpenAi).count();
     let response = scene.chat("openai");

@@ -22,7 +22,7 @@ pub struct Scene {
 }
 
 /// Ways of the stubs that the models are made for.
-const WAYS: [&str; 20] = [
+const WAYS: [&str; 19] = [
     "m",
     "limited",
     "overloaded",
@@ -41,8 +41,7 @@ const WAYS: [&str; 20] = [
     "hangs",
     "dies",
     "no-usage",
-    "good",
-    "better",
+    "denied",
 ];
 
 impl Scene {

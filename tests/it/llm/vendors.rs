@@ -221,6 +221,13 @@ impl Vendor {
             "limited" => return self.refuse(429, "too fast").with("retry-after", "7"),
             "overloaded" => return self.refuse(529, "overloaded"),
             "broken" => return self.refuse(500, "a defect"),
+            "denied" => return self.refuse(403, "not this model, sk-planted"),
+            "refused" if self == Self::Gemini => {
+                let details = json!([{"reason": "API_KEY_INVALID"}]);
+                let error = json!({"code": 400, "message": "API key sk-planted not valid", "details": details});
+                let body = json!({"error": error}).to_string();
+                return reply(400, body).with("content-type", "application/json");
+            }
             "refused" => return self.refuse(401, "your key sk-planted-in-error is bad"),
             "unknown" => return self.refuse(404, "no such model"),
             "html" => return reply(200, "<html>").with("content-type", "text/html"),

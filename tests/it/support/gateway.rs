@@ -189,7 +189,9 @@ impl Gateway {
         let parse = |line: &str| {
             serde_json::from_str(line).unwrap_or_else(|err| panic!("{err} in the log line {line}"))
         };
-        read().lines().map(parse).collect()
+        // The next line may be half written.
+        let text = read();
+        text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(parse).collect()
     }
 
     #[track_caller]
