@@ -21,7 +21,7 @@ use crate::{
         keys::{self, Key, Pool},
         price::{Cost, Price},
     },
-    upstream::{EndpointSpec, Spec, Upstream},
+    upstream::{EndpointSpec, Host, Spec, Upstream},
     value::secret::Secret,
 };
 
@@ -70,6 +70,14 @@ pub(super) fn compile(
     compiled
 }
 
+/// Whether OpenAI itself is there, or Azure's.
+fn is_openais(host: &Host) -> bool {
+    let Host::Name(name) = host else { return false };
+    let name = name.trim_end_matches('.');
+    let is_under = |domain: &str| name.strip_suffix(domain).is_some_and(|it| it.ends_with('.'));
+    is_under("openai.com") || is_under("openai.azure.com")
+}
+
 /// A name that clients ask for: it stands in paths, too.
 fn model_name(text: &str) -> Result<(), String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "._-@:/+".contains(c);
@@ -110,6 +118,10 @@ impl Scene<'_> {
         };
         let (origin, base) = problems.keep(&self.at.key("url"), split(url))?;
         let address = problems.keep(&self.at.key("url"), Spec::parse_url(origin))?;
+        let dialect = match dialect {
+            Dialect::OpenAi if !is_openais(&address.host) => Dialect::Compatible,
+            dialect => dialect,
+        };
         let upstream: Arc<str> = format!("{PREFIX}{}", self.label).into();
         let mut spec = Spec::new(upstream.clone(), vec![EndpointSpec { address, weight: 1 }]);
         spec.keepalive = 512;
@@ -131,7 +143,7 @@ impl Scene<'_> {
             }
         };
         let key_header = match dialect {
-            Dialect::OpenAi | Dialect::Mistral => header::AUTHORIZATION,
+            Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral => header::AUTHORIZATION,
             Dialect::Anthropic(_) => HeaderName::from_static("x-api-key"),
             Dialect::Gemini => HeaderName::from_static("x-goog-api-key"),
         };
@@ -358,7 +370,7 @@ fn header_value(secret: &str, dialect: Dialect) -> Result<HeaderValue, String> {
         return Err("the secret has a blank or another byte in it that no key has".to_owned());
     }
     let text = match dialect {
-        Dialect::OpenAi | Dialect::Mistral => format!("Bearer {secret}"),
+        Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral => format!("Bearer {secret}"),
         Dialect::Anthropic(_) | Dialect::Gemini => secret.to_owned(),
     };
     let mut value = HeaderValue::from_str(&text)
@@ -388,4 +400,37 @@ pub(super) fn route(
         }
     }
     Llm { models: known, is_strict: raw.strict.unwrap_or(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openai_is_known_by_its_name() {
+        let check = |url: &str, expected: bool| {
+            let address = Spec::parse_url(url).unwrap();
+            assert_eq!(is_openais(&address.host), expected, "{url}");
+        };
+        check("https://api.openai.com", true);
+        check("https://eu.api.openai.com", true);
+        check("https://mine.openai.azure.com", true);
+        check("https://notopenai.com", false);
+        check("https://openai.com.evil.test", false);
+        check("http://127.0.0.1:11434", false);
+        check("http://vllm", false);
+    }
+
+    #[test]
+    fn the_path_of_a_provider_stands_before_the_apis_own() {
+        let check = |url: &str, expected: Option<(&str, &str)>| {
+            assert_eq!(split(url).ok(), expected, "{url}");
+        };
+        check("https://a.test/v1/", Some(("https://a.test", "/v1")));
+        check("https://a.test", Some(("https://a.test", "")));
+        check("https://a.test/x/y", Some(("https://a.test", "/x/y")));
+        check("https://a.test/v1?key=x", None);
+        check("https://a.test/../v1", None);
+        check("a.test/v1", Some(("a.test", "/v1")));
+    }
 }

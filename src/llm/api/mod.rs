@@ -72,6 +72,8 @@ impl Api {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     OpenAi,
+    /// OpenAI's as others speak it, some of whom know its older words alone.
+    Compatible,
     Mistral,
     Anthropic(anthropic::Version),
     Gemini,
@@ -88,7 +90,7 @@ impl Dialect {
     #[must_use]
     pub const fn api(self) -> Api {
         match self {
-            Self::OpenAi | Self::Mistral => Api::OpenAi,
+            Self::OpenAi | Self::Compatible | Self::Mistral => Api::OpenAi,
             Self::Anthropic(_) => Api::Anthropic,
             Self::Gemini => Api::Gemini,
         }
@@ -100,7 +102,9 @@ impl Dialect {
     /// Some of the conversation itself cannot be said to this provider.
     pub fn encode_request(self, request: &Request, model: &str) -> Result<Encoded, Malformed> {
         match self {
-            Self::OpenAi | Self::Mistral => openai::request::encode(request, model, self),
+            Self::OpenAi | Self::Compatible | Self::Mistral => {
+                openai::request::encode(request, model, self)
+            }
             Self::Anthropic(version) => anthropic::request::encode(request, model, version),
             Self::Gemini => gemini::request::encode(request),
         }

@@ -287,7 +287,9 @@ pub fn encode(request: &Request, model: &str, dialect: Dialect) -> Read<Encoded>
         }),
     );
     put(it, "parallel_tool_calls", request.parallel_tools);
-    let max_tokens = if is_mistral { "max_tokens" } else { "max_completion_tokens" };
+    // OpenAI's newer models refuse the older word, and servers that are like it may ignore the newer.
+    let max_tokens =
+        if dialect == Dialect::OpenAi { "max_completion_tokens" } else { "max_tokens" };
     put(it, max_tokens, request.max_tokens);
     put(it, "temperature", request.temperature);
     put(it, "top_p", request.top_p);

@@ -249,11 +249,15 @@ fn conversation() -> Request {
 
 #[test]
 fn a_request_is_read_back_as_it_was_written() {
-    for dialect in
-        [Dialect::OpenAi, Dialect::Anthropic(Version::V2023), Dialect::Gemini, Dialect::Mistral]
-    {
+    for dialect in [
+        Dialect::OpenAi,
+        Dialect::Anthropic(Version::V2023),
+        Dialect::Gemini,
+        Dialect::Mistral,
+        Dialect::Compatible,
+    ] {
         let mut expected = conversation();
-        expected.wants_usage = !matches!(dialect, Dialect::OpenAi | Dialect::Mistral);
+        expected.wants_usage = dialect.api() != Api::OpenAi;
         let encoded = dialect.encode_request(&conversation(), "m").unwrap();
         let dropped: &[&str] =
             if dialect == Dialect::Mistral { &["reasoning_effort"] } else { &[] };
@@ -439,6 +443,19 @@ fn thinking_comes_back_with_its_text_however_it_was_put_together() {
     check(
         json!({"role": role, "content": said, "reasoning_content": "t", "thinking_blocks": block("")}),
     );
+}
+
+#[test]
+fn the_limit_of_tokens_has_the_word_that_is_known_there() {
+    let check = |dialect: Dialect, word: &str| {
+        let body = dialect.encode_request(&conversation(), "m").unwrap().body;
+        let known: Vec<&String> =
+            body.as_object().unwrap().keys().filter(|it| it.starts_with("max_")).collect();
+        assert_eq!(known, [word], "{dialect:?}");
+    };
+    check(Dialect::OpenAi, "max_completion_tokens");
+    check(Dialect::Compatible, "max_tokens");
+    check(Dialect::Mistral, "max_tokens");
 }
 
 #[test]
