@@ -11,6 +11,7 @@ pub mod diagnostic; // L0 what is wrong in a configuration, with its place
 pub mod flow; // L1 what every stage speaks: identity, rejection, clock
 pub mod gateway; // L6 what runs: one compiled snapshot
 pub mod limit; // L3 how much?
+pub mod llm; // L3 what models are asked and answer, in every vendor's words
 pub mod policy; // L4 the behaviours of a route, in their order on the wire
 pub mod proxy; // L7 the data path, on Pingora
 pub mod reload; // L8 from a file to a running snapshot

@@ -26,7 +26,10 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::{
-    apps::HttpServerOptions, proxy::HttpProxy, server::ShutdownWatch,
+    apps::HttpServerOptions,
+    connectors::{ConnectorOptions, http::Connector},
+    proxy::HttpProxy,
+    server::ShutdownWatch,
     server::configuration::ServerConf,
 };
 use tokio::{
@@ -194,6 +197,8 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
         background.spawn(reload::watch(process.reloader.clone(), is_successor));
     }
     on_ready(&gateway);
+    // Held here, the first snapshot and its series would stay as long as the process.
+    drop(gateway);
     leave(&process, &workers, &background);
     background.block_on(close_store(&process.reloader));
     process.access_log.close(Duration::from_secs(5));
@@ -253,7 +258,8 @@ fn begin(
     let cache = shared.cache;
     let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
     let mirrors = process.mirrors.clone();
-    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining };
+    let connector = Arc::new(connector(&gateway));
+    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector };
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
@@ -367,6 +373,13 @@ fn start_workers(
         })?);
     }
     Ok(workers)
+}
+
+/// To the providers of models.
+fn connector(gateway: &Gateway) -> Connector {
+    let mut options = ConnectorOptions::new(pool_size(gateway));
+    options.ca_file = upstream::trust::ca_file().map(str::to_owned);
+    Connector::new(Some(options))
 }
 
 /// The pool is one for all upstreams and drops the least recently used connection when it is full.

@@ -55,7 +55,7 @@ const LAYERS: &[&[&str]] = &[
     &["value", "diagnostic"],
     &["flow", "content"],
     &["telemetry", "shared", "store"],
-    &["auth", "cache", "limit", "upstream"],
+    &["auth", "cache", "limit", "llm", "upstream"],
     &["policy"],
     &["config"],
     &["gateway"],

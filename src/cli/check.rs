@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 gateway.revision,
                 gateway.routes.len(),
                 gateway.consumers.len(),
-                gateway.upstreams.len(),
+                gateway.upstreams.len() - gateway.providers.len(),
             ))
         },
     }

@@ -53,6 +53,7 @@ raw! {
         plans: Map<Plan>,
         consumers: Map<Consumer>,
         routes: Vec<Route>,
+        llm: Llm,
     }
     Server {
         workers: u64,
@@ -280,6 +281,7 @@ raw! {
         split: Vec<Share>,
         redirect: Redirect,
         respond: Respond,
+        llm: RouteLlm,
     }
     Match {
         hosts: Vec<Word>,
@@ -323,6 +325,31 @@ raw! {
     Share { upstream: Word, weight: u64 }
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }
+
+    Llm { providers: Map<LlmProvider>, models: Map<LlmModel> }
+    LlmProvider {
+        /// `openai`, `mistral`, `anthropic` or `gemini`.
+        api: Word,
+        url: Word,
+        /// Of Anthropic's API.
+        version: Word,
+        keys: Vec<LlmKey>,
+        tls: Tls,
+    }
+    LlmKey { id: Word, secret: Word, weight: u64 }
+    LlmModel {
+        targets: Vec<LlmTarget>,
+        fallback: Vec<LlmTarget>,
+        retry: LlmRetry,
+        timeouts: LlmTimeouts,
+        price: LlmPrice,
+    }
+    LlmTarget { provider: Word, model: Word, weight: u64 }
+    LlmRetry { attempts: u64, on: Vec<Word> }
+    LlmTimeouts { first_byte: Word, whole: Word, total: Word }
+    /// US dollars a million tokens.
+    LlmPrice { input: Word, cached_input: Word, output: Word }
+    RouteLlm { models: Vec<Word>, strict: bool }
 }
 
 impl<'de> Deserialize<'de> for Word {

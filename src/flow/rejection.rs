@@ -29,12 +29,16 @@ macro_rules! codes {
 
 codes! {
     RequestMalformed = 400 "request_malformed" "The request is malformed";
+    ParameterUnsupported = 400 "parameter_unsupported" "The model cannot honour a parameter";
+    EndpointUnsupported = 400 "endpoint_unsupported" "The model cannot be asked this";
     LoginFailed = 400 "login_failed" "The login was not completed";
     CredentialRequired = 401 "credential_required" "A credential is required";
     CredentialInvalid = 401 "credential_invalid" "The credential was not accepted";
     AccessDenied = 403 "access_denied" "Access is denied";
     CorsRefused = 403 "cors_refused" "Scripts of this origin may not send such a request";
     RouteUnknown = 404 "route_unknown" "No route matches this request";
+    EndpointUnknown = 404 "endpoint_unknown" "There is no such endpoint";
+    ModelUnknown = 404 "model_not_found" "The model does not exist";
     MethodNotAllowed = 405 "method_not_allowed" "This route does not allow the method";
     RequestTimeout = 408 "request_timeout" "The request took too long to arrive";
     BodyTooLarge = 413 "body_too_large" "The request body is too large";

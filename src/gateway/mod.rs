@@ -3,6 +3,7 @@
 
 pub mod compile;
 pub mod edge;
+pub mod llm;
 pub mod matcher;
 pub mod route;
 mod shared;
@@ -47,10 +48,14 @@ pub struct Gateway {
     /// By the matcher's numbers.
     pub routes: Box<[Arc<Route>]>,
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Of models, by their names.
+    pub providers: BTreeMap<Arc<str>, Arc<llm::Provider>>,
     pub admin: Admin,
     pub access_log: Destination,
     /// By the consumers' index.
     pub consumers: Box<[Arc<ConsumerMetrics>]>,
+    /// Counts what no consumer used.
+    pub nobody: Arc<ConsumerMetrics>,
     /// Counts the requests that no route matched.
     pub unrouted: Arc<RouteMetrics>,
     pub upstream_metrics: AHashMap<Arc<str>, Arc<UpstreamMetrics>>,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::llm::Llm;
 use crate::{
     cache, limit,
     policy::{Policy, report::Mode},
@@ -40,6 +41,8 @@ pub enum Action {
     Split(Split),
     Redirect(Redirect),
     Respond(Respond),
+    /// Answered by models.
+    Llm(Arc<Llm>),
 }
 
 /// Upstreams by weight; drawn anew for each request.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::tls;
 use crate::{
     auth::{self, jwks, jwt, oidc},
-    cache, limit,
+    cache, limit, llm,
     shared::{http_client, keep::Keep, last_uses, seal::Sealer},
     telemetry, upstream,
     value::secret::Secret,
@@ -40,6 +40,8 @@ pub struct Shared {
     pub own_secret: Secret<[u8; 32]>,
     /// With that secret.
     pub sealer: Arc<Sealer>,
+    /// What is known of providers' keys: whether they cool down.
+    pub llm_keys: Keep<llm::keys::State>,
     pub tickets: tls::Tickets,
     pub last_uses: Arc<last_uses::Registry>,
 }
@@ -77,6 +79,7 @@ impl Shared {
             oidc: Arc::new(oidc::Kept::new()?),
             sealer: Arc::new(Sealer::of(own_secret.expose()).map_err(|why| why.to_string())?),
             own_secret,
+            llm_keys: Keep::default(),
             tickets: tls::Tickets::default(),
             last_uses: Arc::default(),
         })

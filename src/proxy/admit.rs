@@ -20,6 +20,7 @@ use crate::{
     },
     gateway::{
         Gateway,
+        llm::Llm,
         matcher::{Outcome, Request},
         route::{Action, Redirect, Respond, Route},
     },
@@ -31,6 +32,8 @@ use crate::{
 pub enum Admitted {
     Forward,
     Answer(Answer),
+    /// Models answer it.
+    Ask(Arc<Llm>),
 }
 
 /// # Errors
@@ -270,6 +273,7 @@ fn act(session: &Session, exchange: &mut Exchange, route: &Route) -> Result<Admi
             let answer = responded(fixed).map_err(|why| internal(&why.to_string()))?;
             return Ok(Admitted::Answer(answer));
         }
+        Action::Llm(models) => return Ok(Admitted::Ask(models.clone())),
     }
     Ok(Admitted::Forward)
 }

@@ -61,12 +61,12 @@ pub async fn read_ahead(session: &mut Session, exchange: &mut Exchange) -> Resul
     }
 }
 
-fn length(request: &RequestHeader) -> Option<u64> {
+pub(super) fn length(request: &RequestHeader) -> Option<u64> {
     request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Who waits for `100 Continue` (RFC 9110 section 10.1.1) gets it from us, as no upstream is asked yet.
-async fn go_on(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+pub(super) async fn go_on(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
     let request = session.req_header();
     let expects = request.headers.get(header::EXPECT).map(HeaderValue::as_bytes);
     if expects.is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"))
@@ -79,7 +79,7 @@ async fn go_on(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
 }
 
 /// Pingora bounds a read of HTTP/1 alone.
-async fn next(session: &mut Session, exchange: &Exchange) -> Result<Option<Bytes>> {
+pub(super) async fn next(session: &mut Session, exchange: &Exchange) -> Result<Option<Bytes>> {
     let bound = exchange.gateway.edge.body_timeout;
     match tokio::time::timeout(bound, session.read_request_body()).await {
         Ok(read) => read.map_err(Error::into_down),

@@ -7,7 +7,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{caching::Caching, grpc_web::Transcoder, mirror::Copying};
+use super::{caching::Caching, grpc_web::Transcoder, llm::Meter, mirror::Copying};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -31,6 +31,8 @@ pub struct Exchange {
     pub copying: Copying,
     /// Set for a request that speaks gRPC-Web, on a route that takes it.
     pub grpc_web: Option<Box<Transcoder>>,
+    /// Of a request that a model answers.
+    pub llm: Option<Box<Meter>>,
     /// Why the body may not pass, until that is said.
     pub refusal: Option<Rejection>,
     /// Our refusal, if there was one.
@@ -86,6 +88,7 @@ impl Exchange {
             caching: None,
             copying: Copying::default(),
             grpc_web: None,
+            llm: None,
             refusal: None,
             refused: None,
             cause: None,

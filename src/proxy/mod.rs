@@ -15,6 +15,7 @@ pub mod forward;
 pub mod grpc_web;
 pub mod guarded;
 pub mod head;
+pub mod llm;
 pub mod mirror;
 pub mod outgoing;
 pub mod phases;

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use pingora::{
     Error, Result,
     cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable},
+    connectors::http::Connector,
     http::{RequestHeader, ResponseHeader},
     modules::http::HttpModules,
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
@@ -20,7 +21,7 @@ use pingora::{
 use super::{
     admit, attempt, body, caching,
     exchange::Exchange,
-    forward, grpc_web,
+    forward, grpc_web, llm,
     mirror::{self, Mirrors},
     outgoing, record, reply,
 };
@@ -40,6 +41,8 @@ pub struct Proxy {
     pub mirrors: Arc<Mirrors>,
     /// The process is leaving.
     pub is_draining: Arc<AtomicBool>,
+    /// To the providers of models: those requests are ours, not forwarded ones.
+    pub connector: Arc<Connector>,
 }
 
 #[async_trait]
@@ -68,6 +71,10 @@ impl ProxyHttp for Proxy {
             Ok(admit::Admitted::Answer(answer)) => {
                 body::read_ahead(session, exchange).await?;
                 answer.write(session, exchange).await?;
+                Ok(true)
+            }
+            Ok(admit::Admitted::Ask(models)) => {
+                llm::serve(self, session, exchange, &models).await?;
                 Ok(true)
             }
             Err(stop) => {

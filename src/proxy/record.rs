@@ -61,6 +61,11 @@ fn count(
             metrics.record(status);
         }
     }
+    if let Some(meter) = &exchange.llm {
+        let consumer = exchange.context.identity.as_ref().and_then(|it| it.consumer());
+        let metrics = consumer.and_then(|it| gateway.consumers.get(it.index));
+        meter.count(metrics.unwrap_or(&gateway.nobody));
+    }
     if let Some(authenticator) = &exchange.context.authenticator
         && let Some(metrics) = gateway.authenticators.get(authenticator)
     {
@@ -129,6 +134,7 @@ fn write(
         duration,
         upstream_duration,
         retries: forwarding.attempts.saturating_sub(1),
+        llm: exchange.llm.as_ref().map(|it| it.told()),
         user_agent: text(header::USER_AGENT),
         referer: referer.as_deref().map(str::as_bytes),
         cause: exchange.cause.as_deref().or_else(|| context.reported.as_ref()?.cause.as_deref()),
@@ -230,6 +236,7 @@ fn unborn<'a>(client: std::net::IpAddr, protocol: &'a str, revision: &'a str) ->
         duration: Duration::ZERO,
         upstream_duration: None,
         retries: 0,
+        llm: None,
         user_agent: None,
         referer: None,
         cause: None,

@@ -6,16 +6,20 @@ use http::{
 use pingora::{Result, http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
 use serde::Serialize;
 
-use super::{body, caching, exchange::Exchange};
-use crate::flow::{
-    answer::Stop,
-    grpc::{self, GRPC_MESSAGE, GRPC_STATUS, Kind},
-    rejection::{Code, Rejection},
+use super::{body, caching, exchange::Exchange, llm};
+use crate::{
+    flow::{
+        answer::Stop,
+        grpc::{self, GRPC_MESSAGE, GRPC_STATUS, Kind},
+        rejection::{Code, Rejection},
+    },
+    llm::{Api, Failure},
 };
 
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// A body that is still under way and no longer than this is read to its end, so that the connection
@@ -52,6 +56,14 @@ fn problem(rejection: &Rejection, request_id: Option<&str>) -> Bytes {
     };
     // Serialising strings and a number cannot fail; an empty body would still be a valid answer.
     serde_json::to_vec(&problem).unwrap_or_default().into()
+}
+
+/// The same for who speaks a vendor's API, in its shape.
+fn vendors(rejection: &Rejection, api: Api, request_id: Option<&str>) -> Bytes {
+    let code = rejection.code;
+    let message = rejection.detail.as_deref().unwrap_or(code.title());
+    let failure = Failure::new(code.status(), message).code(code.word());
+    failure.encode(api, request_id).into()
 }
 
 /// `Proxy-Status` (RFC 9209 section 2.3): why the gateway made this answer itself.
@@ -107,9 +119,13 @@ pub async fn refuse(
         return refuse_grpc(session, exchange, rejection, kind).await;
     }
     let request_id = exchange.context.request_id.clone();
-    let body = problem(&rejection, request_id.as_ref().and_then(|id| id.to_str().ok()));
+    let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
+    let (kind, body) = match llm::api(session, exchange) {
+        Some(api) => (JSON, vendors(&rejection, api, request_id)),
+        None => (PROBLEM, problem(&rejection, request_id)),
+    };
     exchange.cause = rejection.cause;
-    let mut answer = Answer::new(rejection.code.status(), PROBLEM, body)?;
+    let mut answer = Answer::new(rejection.code.status(), kind, body)?;
     mark(&mut answer.head.headers, rejection.code, rejection.headers);
     answer.write(session, exchange).await
 }

@@ -297,6 +297,14 @@ impl Control for Controls {
                 say(shared.metrics.revocation_list(&tls.listener, &file), at);
             }
         }
+        let mut provider_keys = Vec::new();
+        for provider in gateway.providers.values() {
+            for key in provider.keys.iter() {
+                let metrics = shared.metrics.llm_key(&provider.name, &key.id);
+                metrics.set_up(!key.state.is_set_aside(Now::read().nanos()));
+                provider_keys.push(metrics);
+            }
+        }
         shared.metrics.set_limit_keys(shared.limits.len() as u64, shared.limits.evicted());
         if let Some(store) = process.reloader.store() {
             let is_up = store.health().state == State::Up;
@@ -305,7 +313,7 @@ impl Control for Controls {
         }
         shared.metrics.set_cache(cache_reading(shared.cache.statistics()));
         let text = shared.metrics.render();
-        drop((held, key_sets));
+        drop((held, key_sets, provider_keys));
         text
     }
 

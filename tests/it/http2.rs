@@ -9,7 +9,7 @@ use tokio::{net::TcpStream, runtime::Runtime};
 
 use crate::support::{Gateway, HANG, Upstream};
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
@@ -25,7 +25,7 @@ routes:
 }
 
 /// Sends one request whose body comes in these DATA frames, the last with END_STREAM.
-async fn send(
+pub async fn send(
     address: SocketAddr,
     request: http::Request<()>,
     frames: &[&'static str],
@@ -50,7 +50,7 @@ async fn send(
     (parts.status.as_u16(), parts.headers, bytes)
 }
 
-fn post(target: &str) -> http::Request<()> {
+pub fn post(target: &str) -> http::Request<()> {
     let uri = format!("http://a.test{target}");
     http::Request::builder().method("POST").uri(uri).body(()).unwrap()
 }

@@ -40,6 +40,7 @@ mod introspection;
 mod json_bodies;
 mod jwt;
 mod limits;
+mod llm;
 mod metadata;
 mod mirror;
 mod mtls;

@@ -11,6 +11,7 @@ mod cors;
 mod edge;
 mod grpc_web;
 mod limits;
+mod llm;
 mod logins;
 mod matches;
 mod metadata;
@@ -40,7 +41,7 @@ use crate::{
     diagnostic::{Path, Problems},
     shared::background::Background,
     store::Rows,
-    telemetry::metrics::UNROUTED,
+    telemetry::{UpstreamMetrics, metrics::UNROUTED},
     upstream::Upstream,
 };
 
@@ -65,9 +66,7 @@ pub struct Source<'a> {
 /// Every problem there is, each with its place in the file.
 pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
     let Source { raw, base_dir, .. } = source;
-    let (root, mut problems) = (Path::root(), Problems::default());
-    version(raw, &root, &mut problems);
-
+    let (root, mut problems) = begin(raw);
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
     let (process, tls) = process(&source, shared, &root, &mut problems);
     let admin = edge::admin(raw, &process, &root, &mut problems);
@@ -75,15 +74,16 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     let plans = limits::plans(raw, shared, &root, &mut problems);
     let (identities, left_out) =
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
-    let authenticators =
+    let mut authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
-    let upstreams = upstreams(&source, shared, &root, &mut problems);
+    let (upstreams, models) = upstreams(&source, shared, &root, &mut problems);
     let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
         plans: &plans,
         authenticators: &authenticators.by_name,
         upstreams: &upstreams,
+        models: &models,
         known: access::Known::of(&identities, process.store.is_some()),
         request_body: edge.request_body,
         auth_failures: edge.auth_failures,
@@ -93,11 +93,10 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         asks_for_certificates: tls::asks_for_certificates(raw),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
-
     if !problems.is_empty() {
         return Err(problems);
     }
-    let background = background(authenticators.background, &upstreams, &tls);
+    let (key_sets, background) = kept_fresh(&mut authenticators, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
         store_revision: source.stored.revision,
@@ -111,17 +110,19 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         has_cache: routes.iter().any(|route| route.cache.is_some()),
         matcher,
         routes,
+        upstream_metrics: upstream_metrics(&upstreams, shared),
         upstreams,
+        providers: models.providers,
         admin,
         access_log: telemetry.access_log,
         consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
+        nobody: shared.metrics.nobody(),
         unrouted: shared.metrics.route(UNROUTED),
-        upstream_metrics: counted(raw.upstreams.iter().flatten(), |it| shared.metrics.upstream(it)),
         authenticators: counted(&authenticators.by_name, |it| shared.metrics.authenticator(it)),
         cache,
         api_keys: authenticators.api_keys,
         signature_keys: identities.signature_keys,
-        key_sets: key_sets(&authenticators.by_name),
+        key_sets,
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
@@ -146,16 +147,34 @@ fn upstreams(
     shared: &Shared,
     root: &Path,
     problems: &mut Problems,
-) -> BTreeMap<Arc<str>, Arc<Upstream>> {
-    match source.kept {
+) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models) {
+    let Source { raw, base_dir, .. } = source;
+    let mut upstreams = match source.kept {
         Some(kept) => kept.upstreams.clone(),
-        None => upstreams::compile(source.raw, source.base_dir, shared, root, problems),
-    }
+        None => upstreams::compile(raw, base_dir, shared, root, problems),
+    };
+    // Providers are upstreams too.
+    let models = llm::compile(raw, base_dir, shared, &mut upstreams, root, problems);
+    (upstreams, models)
 }
 
+/// By the authenticators' names.
+type KeySets = Box<[(Arc<str>, KeySet)]>;
+
 /// The keys that authenticators verify with, by the authenticators' names.
-fn key_sets(by_name: &raw::Map<Arc<Authenticator>>) -> Box<[(Arc<str>, KeySet)]> {
-    by_name.values().filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
+fn key_sets(authenticators: &authenticators::Authenticators) -> KeySets {
+    let all = authenticators.by_name.values();
+    all.filter_map(|it| Some((it.name.clone(), it.keys()?.clone()))).collect()
+}
+
+/// The keys that authenticators verify with, and whatever must be kept fresh.
+fn kept_fresh(
+    authenticators: &mut authenticators::Authenticators,
+    upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+    tls: &[Option<Arc<Tls>>],
+) -> (KeySets, Box<[Arc<dyn Background>]>) {
+    let own = std::mem::take(&mut authenticators.background);
+    (key_sets(authenticators), background(own, upstreams, tls))
 }
 
 /// Everything that must be kept fresh while the snapshot runs.
@@ -172,6 +191,13 @@ fn background(
     all.into()
 }
 
+fn upstream_metrics(
+    upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+    shared: &Shared,
+) -> AHashMap<Arc<str>, Arc<UpstreamMetrics>> {
+    upstreams.keys().map(|name| (name.clone(), shared.metrics.upstream(name))).collect()
+}
+
 /// The counters of whatever has a name.
 fn counted<'a, N: 'a, T>(
     named: impl IntoIterator<Item = (&'a String, &'a N)>,
@@ -180,12 +206,14 @@ fn counted<'a, N: 'a, T>(
     named.into_iter().map(|(name, _)| (Arc::from(name.as_str()), handle(name))).collect()
 }
 
-fn version(raw: &raw::Config, root: &Path, problems: &mut Problems) {
+fn begin(raw: &raw::Config) -> (Path, Problems) {
+    let (root, mut problems) = (Path::root(), Problems::default());
     match raw.version {
         Some(1) => {}
         Some(other) => {
             problems.add(&root.key("version"), format!("version {other} is not known; write 1"));
         }
-        None => problems.add_with_hint(root, "`version` is missing", "begin with `version: 1`"),
+        None => problems.add_with_hint(&root, "`version` is missing", "begin with `version: 1`"),
     }
+    (root, problems)
 }

@@ -11,6 +11,7 @@ use super::{
     access::{self, Known},
     bodies, cors, grpc_web,
     limits::{self, Plans},
+    llm::{self, Models},
     logins, matches, metadata, mirror, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
 };
@@ -44,6 +45,7 @@ pub(super) struct Scene<'a> {
     pub plans: &'a Plans,
     pub authenticators: &'a Map<Arc<Authenticator>>,
     pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub models: &'a Models,
     pub known: Known<'a>,
     pub request_body: u64,
     pub auth_failures: u64,
@@ -267,7 +269,7 @@ impl Declared<'_> {
         let upstreams: Vec<&str> = match action? {
             Action::Proxy(upstream) => vec![upstream.name()],
             Action::Split(split) => split.upstreams().map(|it| it.name()).collect(),
-            Action::Redirect(_) | Action::Respond(_) => {
+            Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) => {
                 problems.add(&at, "only what an upstream answers can be cached");
                 return None;
             }
@@ -378,9 +380,10 @@ impl Declared<'_> {
             route.split.is_some(),
             route.redirect.is_some(),
             route.respond.is_some(),
+            route.llm.is_some(),
         ];
         if written.iter().filter(|it| **it).count() != 1 {
-            let message = "exactly one action is needed: upstream, split, redirect or respond";
+            let message = "exactly one action is needed: upstream, split, redirect, respond or llm";
             problems.add(self.at, message);
             return None;
         }
@@ -393,6 +396,10 @@ impl Declared<'_> {
         }
         if let Some(redirect) = &route.redirect {
             return self.redirect(redirect, problems);
+        }
+        if let Some(models) = &route.llm {
+            let models = llm::route(models, scene.models, &self.at.key("llm"), problems);
+            return Some(Action::Llm(Arc::new(models)));
         }
         route.respond.as_ref().and_then(|respond| self.respond(respond, problems))
     }

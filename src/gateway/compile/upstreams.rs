@@ -280,7 +280,12 @@ fn outlier(raw: &raw::Outlier, at: &Path, problems: &mut Problems) -> Outlier {
     }
 }
 
-fn tls(raw: &raw::Tls, base_dir: &FilePath, at: &Path, problems: &mut Problems) -> Option<Tls> {
+pub(super) fn tls(
+    raw: &raw::Tls,
+    base_dir: &FilePath,
+    at: &Path,
+    problems: &mut Problems,
+) -> Option<Tls> {
     let mut read = |word: &Option<Word>, key: &str| {
         let Word(file) = word.as_ref()?;
         let read = std::fs::read(base_dir.join(file)).map_err(|why| format!("{file}: {why}"));

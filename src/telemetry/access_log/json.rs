@@ -17,8 +17,16 @@ impl<'a> Object<'a> {
         self.line.extend_from_slice(b"}\n");
     }
 
+    /// An object in its place.
+    pub fn nested(&mut self, key: &'static str, write: impl FnOnce(&mut Self)) {
+        self.key(key);
+        self.line.push(b'{');
+        write(self);
+        self.line.push(b'}');
+    }
+
     fn key(&mut self, key: &'static str) {
-        // No value ends with a brace.
+        // No value ends with a brace that opens.
         if self.line.last() != Some(&b'{') {
             self.line.push(b',');
         }
@@ -53,6 +61,23 @@ impl<'a> Object<'a> {
     pub fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
         push_number(self.line, value, 1);
+    }
+
+    /// `null` for none.
+    pub fn count(&mut self, key: &'static str, value: Option<u64>) {
+        match value {
+            Some(value) => self.number(key, value),
+            None => self.bytes(key, None, 0),
+        }
+    }
+
+    /// Millionths of a millionth, as a number with twelve decimals; `null` for none.
+    pub fn trillionths(&mut self, key: &'static str, value: Option<u64>) {
+        const ONE: u64 = 1_000_000_000_000;
+        let Some(value) = value else { return self.bytes(key, None, 0) };
+        self.number(key, value / ONE);
+        self.line.push(b'.');
+        push_number(self.line, value % ONE, 12);
     }
 
     /// Milliseconds with three decimals; `null` for none.

@@ -21,7 +21,10 @@ use parking_lot::Mutex;
 use prometheus::IntCounter;
 
 use self::{buffer::Buffer, record::Clock};
-pub use self::{record::Record, sink::Destination};
+pub use self::{
+    record::{Llm, Record},
+    sink::Destination,
+};
 
 /// One for the life of the process, across snapshots. To be made after a fork, since threads do not
 /// survive one.

@@ -2,7 +2,7 @@
 //! is `null`.
 use std::{net::IpAddr, time::Duration};
 
-use super::json::Object;
+use super::{super::metrics::Tokens, json::Object};
 
 // What a client may make a line cost. Longer values are cut, so a line stays below 150 KiB even if
 // every byte has to be escaped.
@@ -43,11 +43,26 @@ pub struct Record<'a> {
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
     pub retries: u32,
+    /// Of what a model answered.
+    pub llm: Option<Llm<'a>>,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
     /// Why it was refused, or would have been, for the operator only.
     pub cause: Option<&'a str>,
     pub revision: &'a str,
+}
+
+/// What a model was asked and what that took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Llm<'a> {
+    pub model: &'a str,
+    pub provider: Option<&'a str>,
+    /// What the provider calls the model.
+    pub target: Option<&'a str>,
+    pub tokens: Option<Tokens>,
+    /// Millionths of a millionth of a dollar.
+    pub cost: Option<u64>,
+    pub first_token: Option<Duration>,
 }
 
 impl Record<'_> {
@@ -77,11 +92,29 @@ impl Record<'_> {
         object.millis("duration_ms", Some(self.duration));
         object.millis("upstream_ms", self.upstream_duration);
         object.number("retries", self.retries.into());
+        match &self.llm {
+            Some(llm) => object.nested("llm", |object| llm.write(object)),
+            None => object.bytes("llm", None, 0),
+        }
         object.bytes("user_agent", self.user_agent, SHORT);
         object.bytes("referer", self.referer, SHORT);
         object.bytes("cause", self.cause.map(str::as_bytes), SHORT);
         object.bytes("revision", Some(self.revision.as_bytes()), SHORT);
         object.close();
+    }
+}
+
+impl Llm<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.bytes("model", Some(self.model.as_bytes()), SHORT);
+        object.bytes("provider", self.provider.map(str::as_bytes), SHORT);
+        object.bytes("provider_model", self.target.map(str::as_bytes), SHORT);
+        object.count("tokens_in", self.tokens.map(|it| it.input));
+        object.count("tokens_cached", self.tokens.map(|it| it.cached));
+        object.count("tokens_out", self.tokens.map(|it| it.output));
+        object.count("tokens_reasoning", self.tokens.map(|it| it.reasoning));
+        object.trillionths("cost_dollars", self.cost);
+        object.millis("first_token_ms", self.first_token);
     }
 }
 
@@ -142,6 +175,7 @@ pub mod tests {
             duration: Duration::from_nanos(1_234_567),
             upstream_duration: None,
             retries: 0,
+            llm: None,
             user_agent: None,
             referer: None,
             cause: None,
@@ -173,6 +207,40 @@ pub mod tests {
     }
 
     #[test]
+    fn what_a_model_took_is_an_object() {
+        let tokens = Tokens { input: 10, cached: 4, output: 7, reasoning: 2 };
+        let llm = Llm {
+            model: "fast",
+            provider: Some("openai"),
+            target: Some("gpt"),
+            tokens: Some(tokens),
+            cost: Some(1_250_000),
+            first_token: Some(Duration::from_millis(5)),
+        };
+        let expected = json!({
+            "model": "fast", "provider": "openai", "provider_model": "gpt", "tokens_in": 10,
+            "tokens_cached": 4, "tokens_out": 7, "tokens_reasoning": 2,
+            "cost_dollars": 0.000_001_25, "first_token_ms": 5.0,
+        });
+        let record = Record { llm: Some(llm), ..record() };
+        check(&record, "llm", &expected);
+        let text = String::from_utf8(line(&record)).unwrap();
+        assert!(text.contains(r#""cost_dollars":0.000001250000,"#), "{text}");
+        check(&record, "revision", &json!("abc"));
+        let unknown = Llm { model: "fast", ..Llm::default() };
+        let record = Record { llm: Some(unknown), ..record };
+        check(
+            &record,
+            "llm",
+            &json!({
+                "model": "fast", "provider": null, "provider_model": null, "tokens_in": null,
+                "tokens_cached": null, "tokens_out": null, "tokens_reasoning": null,
+                "cost_dollars": null, "first_token_ms": null,
+            }),
+        );
+    }
+
+    #[test]
     fn the_line_is_this_one_to_the_byte() {
         let expected = concat!(
             r#"{"time":"2026-01-01T00:00:00.007Z","request_id":"0198c0de","client_ip":"192.0.2.1","#,
@@ -181,7 +249,7 @@ pub mod tests {
             r#""route":"orders","consumer":null,"#,
             r#""credential":null,"authenticator":null,"upstream":null,"endpoint":null,"#,
             r#""bytes_in":0,"bytes_out":512,"duration_ms":1.234,"upstream_ms":null,"retries":0,"#,
-            r#""user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
+            r#""llm":null,"user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(line(&record())).unwrap(), expected);
@@ -244,7 +312,7 @@ pub mod tests {
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             let read: Value = serde_json::from_slice(&line).unwrap();
             prop_assert_eq!(&read["path"], &json!(String::from_utf8_lossy(&path)));
-            prop_assert_eq!(read.as_object().unwrap().len(), 27);
+            prop_assert_eq!(read.as_object().unwrap().len(), 28);
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{
         UpstreamMetrics,
     },
     keep::Keep,
-    mirror, process,
+    llm, mirror, process,
     status::Method,
     tls,
 };
@@ -54,6 +54,7 @@ pub struct Cells {
     pub bodies: Keep<Arc<str>, BodyMetrics>,
     pub mirrors: Keep<Arc<str>, MirrorMetrics>,
     pub tls: tls::Cells,
+    pub llm: llm::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
     pub limit_evicted: AtomicU64,
@@ -214,6 +215,7 @@ impl Cells {
             bodies: Keep::new(),
             mirrors: Keep::new(),
             tls: tls::Cells::new(),
+            llm: llm::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
             limit_evicted: AtomicU64::new(0),
@@ -239,6 +241,7 @@ impl Cells {
         self.bodies.sweep();
         self.mirrors.sweep();
         self.tls.sweep();
+        self.llm.sweep(&self.consumers.all());
     }
 
     fn routes(&self) -> [MetricFamily; 3] {
@@ -420,6 +423,7 @@ impl Exposition {
             .chain(cache::FAMILIES)
             .chain(&tls::FAMILIES)
             .chain(&bodies::FAMILIES)
+            .chain(&llm::FAMILIES)
             .copied()
             .chain(process)
             .map(|Family(name, help, labels)| {
@@ -448,6 +452,7 @@ impl Collector for Exposition {
         families.extend(self.cells.access());
         families.extend(bodies::collect(&self.cells.bodies));
         families.extend(self.cells.tls.collect());
+        families.extend(self.cells.llm.collect(&self.cells.consumers.all()));
         families.extend(self.cells.store());
         families
     }

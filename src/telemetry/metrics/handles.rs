@@ -13,6 +13,7 @@ use crate::flow::rejection::Code;
 
 use super::{
     histogram::{EXCHANGE, Histogram, OVERHEAD},
+    llm,
     status::{Method, Statuses},
 };
 
@@ -46,11 +47,13 @@ impl RouteMetrics {
 /// One consumer, or all those together that have no label of their own.
 pub struct ConsumerMetrics {
     pub(super) statuses: OnceLock<Box<Statuses>>,
+    /// What it used of each model.
+    pub llm: llm::Uses,
 }
 
 impl ConsumerMetrics {
     pub(super) const fn new() -> Self {
-        Self { statuses: OnceLock::new() }
+        Self { statuses: OnceLock::new(), llm: llm::Uses::new() }
     }
 
     pub fn record(&self, status: u16) {
@@ -320,6 +323,30 @@ outcomes! {
         Incomplete = "dropped" "incomplete";
         /// No endpoint, or no access token for it.
         Unavailable = "dropped" "unavailable";
+    }
+}
+
+outcomes! {
+    /// How a try at a provider ended, as the label `result`.
+    LlmOutcome counted by LlmMetrics {
+        Answered = "answered";
+        /// Over the provider's limit.
+        RateLimited = "rate_limited";
+        /// The provider does not take the key.
+        KeyRefused = "key_refused";
+        /// No key may be used now: nothing was sent.
+        NoKey = "no_key";
+        /// An answer of 4xx that is the client's.
+        Rejected = "rejected";
+        Failed = "failed";
+        Timeout = "timeout";
+        Unreachable = "unreachable";
+        /// An answer that makes no sense.
+        Malformed = "malformed";
+        /// A stream that broke off after the client had some of it.
+        Cut = "cut";
+        /// The client left first.
+        ClientGone = "client_gone";
     }
 }
 

@@ -37,6 +37,11 @@ impl<K: Ord + Clone, T> Keep<K, T> {
         self.0.lock().retain(|_, thing| Arc::strong_count(thing) > 1);
     }
 
+    /// Forgets those of other names, whoever holds them.
+    pub fn retain(&self, is_kept: impl Fn(&K) -> bool) {
+        self.0.lock().retain(|key, _| is_kept(key));
+    }
+
     /// All, by name. A copy, so that nobody who makes a new one waits for who reads.
     pub fn all(&self) -> Vec<(K, Arc<T>)> {
         self.0.lock().iter().map(|(key, thing)| (key.clone(), Arc::clone(thing))).collect()

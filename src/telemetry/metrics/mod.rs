@@ -9,6 +9,7 @@ mod handles;
 mod histogram;
 mod keep;
 mod lifecycle;
+mod llm;
 mod mirror;
 mod process;
 mod status;
@@ -32,11 +33,12 @@ pub use self::{
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
         CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome,
-        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, MirrorMetrics, MirrorOutcome,
-        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
-        UpstreamMetrics,
+        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome,
+        MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
+        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     lifecycle::{Lifecycle, UpgradeResult},
+    llm::{KeyMetrics, ModelMetrics, Tokens, Use},
     status::Method,
 };
 use crate::flow::rejection::Code;
@@ -47,6 +49,9 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// The label of requests that no route matched. No route can have it: ids are not empty and begin
 /// with a letter or a digit.
 pub const UNROUTED: &str = "-";
+
+/// The label of whoever is no consumer. No consumer can have it, as no route can.
+pub const NOBODY: &str = "-";
 
 /// The label of consumers that have none of their own.
 pub const OTHER_CONSUMERS: &str = "other";
@@ -152,6 +157,11 @@ impl Metrics {
         labels.map(|label| self.consumer(label)).collect()
     }
 
+    /// Of requests that no consumer made.
+    pub fn nobody(&self) -> Arc<ConsumerMetrics> {
+        self.consumer(NOBODY)
+    }
+
     fn consumer(&self, label: &str) -> Arc<ConsumerMetrics> {
         self.cells.consumers.get_or_make(&label.into(), ConsumerMetrics::new)
     }
@@ -233,6 +243,20 @@ impl Metrics {
             .tls
             .revocation_lists
             .get_or_make(&(listener.into(), file.into()), ExpiryMetrics::new)
+    }
+
+    /// A model that clients ask for.
+    pub fn llm_model(&self, name: &str) -> Arc<ModelMetrics> {
+        self.cells.llm.model(name)
+    }
+
+    /// Tries to have this provider answer for this model.
+    pub fn llm_tries(&self, model: &str, provider: &str) -> Arc<LlmMetrics> {
+        self.cells.llm.tries(model, provider)
+    }
+
+    pub fn llm_key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {
+        self.cells.llm.key(provider, key)
     }
 
     /// Forgets the series that no snapshot holds any more. To be called after each swap; what an

@@ -28,6 +28,9 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     upstream.retried();
     let consumers = metrics.consumers(&["c"], 1);
     consumers[0].record(200);
+    let model = metrics.llm_model("m");
+    model.first_token.observe(Duration::from_millis(5));
+    consumers[0].llm.of(&"m".into()).record(Tokens { input: 3, ..Tokens::default() });
     let endpoint = metrics.endpoint("u", "http://127.0.0.1:1");
     let (authenticator, limit) = (metrics.authenticator("api_key"), metrics.limit("gold"));
     let key_set = metrics.key_set("corp");
@@ -57,6 +60,9 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(access),
         Box::new(report),
         Box::new(bodies),
+        Box::new(model),
+        Box::new(metrics.llm_tries("m", "openai")),
+        Box::new(metrics.llm_key("openai", "a")),
         Box::new(metrics.tls("https")),
         Box::new(metrics.certificate("https", "tls/www.pem")),
         Box::new(metrics.revocation_list("https", "tls/clients.crl")),

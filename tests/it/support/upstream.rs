@@ -44,6 +44,8 @@ pub enum Behaviour {
     Raw(Vec<u8>),
     /// Writes these bytes and closes; none at all is dying before the answer.
     RawThenClose(Vec<u8>),
+    /// Writes these bytes and then says nothing until the other side leaves.
+    RawThenWait(Vec<u8>),
     /// Says nothing until the other side leaves.
     Never,
     /// Waits at the gate first.
@@ -291,6 +293,11 @@ fn act(
         Behaviour::Raw(bytes) => writer.write_all(&bytes).is_ok(),
         Behaviour::RawThenClose(bytes) => {
             let _ = writer.write_all(&bytes);
+            false
+        }
+        Behaviour::RawThenWait(bytes) => {
+            let _ = writer.write_all(&bytes);
+            let _ = reader.read_to_end(&mut Vec::new());
             false
         }
         Behaviour::Never => {

@@ -198,5 +198,7 @@ pub(super) fn secret_parameters(raw: &raw::Config) -> Box<[Arc<str>]> {
     .flatten()
     .map(|Word(word)| word.as_str().into())
     .chain(super::transform::secret_parameters(raw))
+    // Where Gemini's clients may put theirs, whether or not it is taken there.
+    .chain(raw.llm.iter().map(|_| "key".into()))
     .collect()
 }

@@ -1,0 +1,436 @@
+//! `llm`: providers, their keys, the models that clients ask for; and what a route has of them.
+use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, header};
+use sha2::{Digest, Sha256};
+
+use super::{
+    upstreams,
+    words::{choice_or, duration_or, name, number_or, resolve, unknown},
+};
+use crate::{
+    config::raw::{self, Map, Word},
+    diagnostic::{Path, Problems},
+    gateway::{
+        Shared,
+        llm::{Llm, MOST, Model, Provider, Retry, Target},
+    },
+    llm::{
+        Dialect,
+        api::anthropic::Version,
+        keys::{self, Key, Pool},
+        price::{Cost, Price},
+    },
+    upstream::{EndpointSpec, Host, Spec, Upstream},
+    value::secret::Secret,
+};
+
+/// No upstream of the file can have it: names have no slash.
+const PREFIX: &str = "llm/";
+
+const RETRIED: [u16; 6] = [429, 500, 502, 503, 504, 529];
+
+type Upstreams = BTreeMap<Arc<str>, Arc<Upstream>>;
+
+/// What routes refer to.
+pub(super) struct Models {
+    pub providers: BTreeMap<Arc<str>, Arc<Provider>>,
+    pub models: Map<Arc<Model>>,
+}
+
+pub(super) fn compile(
+    raw: &raw::Config,
+    base_dir: &FilePath,
+    shared: &Shared,
+    upstreams: &mut Upstreams,
+    root: &Path,
+    problems: &mut Problems,
+) -> Models {
+    let mut compiled = Models { providers: BTreeMap::new(), models: Map::new() };
+    let Some(raw) = &raw.llm else { return compiled };
+    let at = root.key("llm");
+    let none = Map::new();
+    let raw_providers = raw.providers.as_ref().unwrap_or(&none);
+    for (label, raw) in raw_providers {
+        let at = at.key("providers").key(label);
+        problems.keep(&at, name(label));
+        let scene = Scene { label, base_dir, shared, at: &at };
+        if let Some(provider) = scene.provider(raw, upstreams, problems) {
+            compiled.providers.insert(provider.name.clone(), Arc::new(provider));
+        }
+    }
+    for (label, raw) in raw.models.iter().flatten() {
+        let at = at.key("models").key(label);
+        problems.keep(&at, model_name(label));
+        let scene = Scene { label, base_dir, shared, at: &at };
+        let targets = Targets { raw: raw_providers, compiled: &compiled.providers };
+        let model = scene.model(raw, &targets, problems);
+        compiled.models.insert(label.clone(), Arc::new(model));
+    }
+    compiled
+}
+
+/// Whether OpenAI itself is there, or Azure's.
+fn is_openais(host: &Host) -> bool {
+    let Host::Name(name) = host else { return false };
+    let name = name.trim_end_matches('.');
+    let is_under = |domain: &str| name.strip_suffix(domain).is_some_and(|it| it.ends_with('.'));
+    is_under("openai.com") || is_under("openai.azure.com")
+}
+
+/// A name that clients ask for: it stands in paths, too.
+fn model_name(text: &str) -> Result<(), String> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || "._-@:/+".contains(c);
+    if text.is_empty() || text.len() > 128 || !text.chars().all(is_fine) {
+        return Err(format!(
+            "`{}` is not a model's name: 1 to 128 of letters, digits and . _ - @ : / +",
+            text.escape_debug()
+        ));
+    }
+    Ok(())
+}
+
+struct Scene<'a> {
+    label: &'a str,
+    base_dir: &'a FilePath,
+    shared: &'a Shared,
+    at: &'a Path,
+}
+
+struct Targets<'a> {
+    raw: &'a Map<raw::LlmProvider>,
+    compiled: &'a BTreeMap<Arc<str>, Arc<Provider>>,
+}
+
+impl Scene<'_> {
+    fn provider(
+        &self,
+        raw: &raw::LlmProvider,
+        upstreams: &mut Upstreams,
+        problems: &mut Problems,
+    ) -> Option<Provider> {
+        let before = problems.0.len();
+        let dialect = self.dialect(raw, problems);
+        let keys = self.keys(raw, dialect, problems);
+        let Some(Word(url)) = &raw.url else {
+            problems.add(self.at, "`url` is missing, such as https://api.openai.com/v1");
+            return None;
+        };
+        let (origin, base) = problems.keep(&self.at.key("url"), split(url))?;
+        let address = problems.keep(&self.at.key("url"), Spec::parse_url(origin))?;
+        let dialect = match dialect {
+            Dialect::OpenAi if !is_openais(&address.host) => Dialect::Compatible,
+            dialect => dialect,
+        };
+        let upstream: Arc<str> = format!("{PREFIX}{}", self.label).into();
+        let mut spec = Spec::new(upstream.clone(), vec![EndpointSpec { address, weight: 1 }]);
+        spec.keepalive = 512;
+        // Vendors are far away.
+        spec.timeouts.connect = Duration::from_secs(5);
+        let at = self.at.key("tls");
+        spec.tls = raw.tls.as_ref().and_then(|it| upstreams::tls(it, self.base_dir, &at, problems));
+        if problems.0.len() > before {
+            return None;
+        }
+        // Of a snapshot that is only changed it is there already.
+        let known = match upstreams.get(&upstream) {
+            Some(known) => known.clone(),
+            None => {
+                let made = Upstream::new(spec, &self.shared.endpoints);
+                let made = Arc::new(problems.keep(self.at, made)?);
+                upstreams.insert(upstream, made.clone());
+                made
+            }
+        };
+        let key_header = match dialect {
+            Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral => header::AUTHORIZATION,
+            Dialect::Anthropic(_) => HeaderName::from_static("x-api-key"),
+            Dialect::Gemini => HeaderName::from_static("x-goog-api-key"),
+        };
+        let (name, base) = (self.label.into(), base.into());
+        Some(Provider { name, dialect, base, upstream: known, keys, key_header })
+    }
+
+    fn dialect(&self, raw: &raw::LlmProvider, problems: &mut Problems) -> Dialect {
+        let at = self.at.key("version");
+        let version = choice_or(raw.version.as_ref(), Version::V2023, &Version::ALL, &at, problems);
+        let known = [
+            ("openai", Dialect::OpenAi),
+            ("mistral", Dialect::Mistral),
+            ("anthropic", Dialect::Anthropic(version)),
+            ("gemini", Dialect::Gemini),
+        ];
+        let at_api = self.at.key("api");
+        match raw.api.as_ref().map(|it| it.0.as_str()) {
+            None => problems.add_with_hint(
+                self.at,
+                "`api` is missing",
+                "write openai (also for what speaks like it: vLLM, Llama API, Ollama under /v1), mistral, anthropic or gemini",
+            ),
+            Some("ollama") => problems.add_with_hint(
+                &at_api,
+                "Ollama's own API is not spoken",
+                "write `api: openai` and a `url` that ends with /v1",
+            ),
+            Some(_) => {
+                let dialect = choice_or(raw.api.as_ref(), Dialect::OpenAi, &known, &at_api, problems);
+                if raw.version.is_some() && !matches!(dialect, Dialect::Anthropic(_)) {
+                    problems.add(&at, "only `api: anthropic` has versions");
+                }
+                return dialect;
+            }
+        }
+        Dialect::OpenAi
+    }
+
+    fn keys(&self, raw: &raw::LlmProvider, dialect: Dialect, problems: &mut Problems) -> Pool {
+        let at = self.at.key("keys");
+        let mut compiled: Vec<Key> = Vec::new();
+        let raw = raw.keys.as_deref().unwrap_or_default();
+        if raw.len() > keys::MOST {
+            problems.add(&at, format!("a provider has at most {} keys", keys::MOST));
+            return Pool::default();
+        }
+        for (index, key) in raw.iter().enumerate() {
+            let at = at.index(index);
+            let weight = number_or(key.weight, 1_u64, 0..=1_000_000, &at.key("weight"), problems);
+            let Some(Word(id)) = &key.id else {
+                problems.add(&at, "`id` is missing: logs and metrics name the key by it");
+                continue;
+            };
+            problems.keep(&at.key("id"), name(id));
+            if compiled.iter().any(|it| *it.id == **id) {
+                problems.add(&at.key("id"), format!("`{id}` stands in this list already"));
+            }
+            let Some(Word(secret)) = &key.secret else {
+                problems.add_with_hint(&at, "`secret` is missing", "write \"${env:NAME}\"");
+                continue;
+            };
+            let Some(value) = problems.keep(&at.key("secret"), header_value(secret, dialect))
+            else {
+                continue;
+            };
+            // By the secret too: another one in its place begins anew.
+            let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
+            let state = format!("{}\0{id}\0{hash:?}", self.label);
+            let state =
+                self.shared.llm_keys.get_or_make(&state, || Ok::<_, String>(Default::default()));
+            let Some(state) = problems.keep(&at, state) else { continue };
+            let (id, value) = (id.as_str().into(), Secret::new(value));
+            compiled.push(Key { id, value, weight, state });
+        }
+        if !compiled.is_empty() && compiled.iter().all(|it| it.weight == 0) {
+            problems.add(&at, "no key has a weight: none would be used");
+        }
+        Pool::new(compiled)
+    }
+
+    fn model(&self, raw: &raw::LlmModel, known: &Targets<'_>, problems: &mut Problems) -> Model {
+        let targets = self.targets(raw.targets.as_deref(), "targets", known, problems);
+        let fallback = self.targets(raw.fallback.as_deref(), "fallback", known, problems);
+        let at = self.at.key("targets");
+        if raw.targets.as_ref().is_none_or(Vec::is_empty) {
+            let hint = "write `targets: [{provider: openai, model: gpt-5-mini}]`";
+            problems.add_with_hint(&at, "there is no target", hint);
+        }
+        if !targets.is_empty() && targets.iter().all(|it| it.weight == 0) {
+            problems.add(&at, "no target has a weight: no request could be sent anywhere");
+        }
+        let none = raw::LlmTimeouts::default();
+        let timeouts = raw.timeouts.as_ref().unwrap_or(&none);
+        let at = self.at.key("timeouts");
+        let seconds = Duration::from_secs;
+        let total = duration_or(timeouts.total.as_ref(), seconds(600), &at.key("total"), problems);
+        let first = &at.key("first_byte");
+        let first_byte = duration_or(timeouts.first_byte.as_ref(), seconds(30), first, problems);
+        let whole = duration_or(timeouts.whole.as_ref(), seconds(300), &at.key("whole"), problems);
+        Model {
+            name: self.label.into(),
+            targets,
+            fallback,
+            retry: self.retry(raw.retry.as_ref(), problems),
+            first_byte: first_byte.min(total),
+            whole: whole.min(total),
+            total,
+            price: raw.price.as_ref().and_then(|it| price(it, &self.at.key("price"), problems)),
+            metrics: self.shared.metrics.llm_model(self.label),
+        }
+    }
+
+    fn targets(
+        &self,
+        raw: Option<&[raw::LlmTarget]>,
+        key: &str,
+        known: &Targets<'_>,
+        problems: &mut Problems,
+    ) -> Box<[Target]> {
+        let at = self.at.key(key);
+        let raw = raw.unwrap_or_default();
+        if raw.len() > MOST {
+            problems.add(&at, format!("a model has at most {MOST} of them"));
+            return Box::default();
+        }
+        let mut targets = Vec::new();
+        for (index, target) in raw.iter().enumerate() {
+            let at = at.index(index);
+            let weight =
+                number_or(target.weight, 1_u64, 0..=1_000_000, &at.key("weight"), problems);
+            let Some(Word(provider)) = &target.provider else {
+                problems.add(&at, "`provider` is missing");
+                continue;
+            };
+            let model = target.model.as_ref().map(|it| it.0.as_str());
+            let Some(model) = model else {
+                problems.add(&at, "`model` is missing: what the provider calls it");
+                continue;
+            };
+            problems.keep(&at.key("model"), model_name(model));
+            if key == "fallback" && target.weight.is_some() {
+                problems.add(&at.key("weight"), "fallbacks are tried in their order: no weight");
+            }
+            resolve(provider, "provider", known.raw, &at.key("provider"), problems);
+            // One that failed to compile has its own problem already.
+            let Some(provider) = known.compiled.get(provider.as_str()) else { continue };
+            let metrics = self.shared.metrics.llm_tries(self.label, &provider.name);
+            let (provider, model) = (provider.clone(), model.into());
+            targets.push(Target { provider, model, weight, metrics });
+        }
+        targets.into()
+    }
+
+    fn retry(&self, raw: Option<&raw::LlmRetry>, problems: &mut Problems) -> Retry {
+        let at = self.at.key("retry");
+        let default = raw::LlmRetry::default();
+        let raw = raw.unwrap_or(&default);
+        let attempts = number_or(raw.attempts, 2_u32, 0..=10, &at.key("attempts"), problems);
+        let Some(words) = &raw.on else {
+            let statuses = RETRIED.into();
+            return Retry { attempts, statuses, on_timeout: true, on_connect: true };
+        };
+        let mut retry =
+            Retry { attempts, statuses: Box::default(), on_timeout: false, on_connect: false };
+        let mut statuses = Vec::new();
+        for (index, Word(word)) in words.iter().enumerate() {
+            match (word.as_str(), word.parse()) {
+                ("timeout", _) => retry.on_timeout = true,
+                ("connect", _) => retry.on_connect = true,
+                (_, Ok(status @ (408 | 409 | 429 | 500..=599))) => statuses.push(status),
+                _ => unknown(
+                    word,
+                    "reason to try again",
+                    &["connect", "timeout", "408", "409", "429", "500", "502", "503", "504", "529"],
+                    &at.key("on").index(index),
+                    problems,
+                ),
+            }
+        }
+        retry.statuses = statuses.into();
+        retry
+    }
+}
+
+fn price(raw: &raw::LlmPrice, at: &Path, problems: &mut Problems) -> Option<Price> {
+    let mut read = |word: &Option<Word>, key: &str| {
+        let parsed = Cost::parse_per_million(&word.as_ref()?.0);
+        problems.keep(&at.key(key), parsed)
+    };
+    let input = read(&raw.input, "input");
+    let cached_input = read(&raw.cached_input, "cached_input");
+    let output = read(&raw.output, "output");
+    for (word, key) in [(&raw.input, "input"), (&raw.output, "output")] {
+        if word.is_none() {
+            problems.add(at, format!("`{key}` is missing: US dollars a million tokens"));
+        }
+    }
+    let input = input?;
+    Some(Price { input, cached_input: cached_input.unwrap_or(input), output: output? })
+}
+
+/// The origin of a URL, and its path without a slash at its end.
+fn split(url: &str) -> Result<(&str, &str), String> {
+    let scheme = url.find("://").map_or(0, |it| it + 3);
+    let rest = url.get(scheme..).unwrap_or_default();
+    let at = rest.find('/').map_or(url.len(), |it| it + scheme);
+    let (origin, path) = url.split_at_checked(at).unwrap_or((url, ""));
+    let path = path.trim_end_matches('/');
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || "/._-~".contains(c);
+    if !path.chars().all(is_fine) || path.split('/').any(|it| it == "..") {
+        return Err("the path of a provider is of letters, digits and . _ - ~ /, without a query"
+            .to_owned());
+    }
+    Ok((origin, path))
+}
+
+/// What shows the key to its provider. Its text is in no message.
+fn header_value(secret: &str, dialect: Dialect) -> Result<HeaderValue, String> {
+    if secret.is_empty() {
+        return Err("the secret is empty".to_owned());
+    }
+    if !secret.bytes().all(|it| it.is_ascii_graphic()) {
+        return Err("the secret has a blank or another byte in it that no key has".to_owned());
+    }
+    let text = match dialect {
+        Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral => format!("Bearer {secret}"),
+        Dialect::Anthropic(_) | Dialect::Gemini => secret.to_owned(),
+    };
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| "the secret cannot stand in a header".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What a route has of the models.
+pub(super) fn route(
+    raw: &raw::RouteLlm,
+    models: &Models,
+    at: &Path,
+    problems: &mut Problems,
+) -> Llm {
+    let mut known = BTreeMap::new();
+    let words = raw.models.as_deref().unwrap_or_default();
+    if words.is_empty() {
+        problems.add_with_hint(at, "`models` is missing", "write `llm: {models: [fast]}`");
+    }
+    for (index, Word(word)) in words.iter().enumerate() {
+        let at = at.key("models").index(index);
+        if let Some(model) = resolve(word, "model", &models.models, &at, problems)
+            && known.insert(model.name.clone(), model.clone()).is_some()
+        {
+            problems.add(&at, format!("`{word}` stands in this list already"));
+        }
+    }
+    Llm { models: known, is_strict: raw.strict.unwrap_or(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openai_is_known_by_its_name() {
+        let check = |url: &str, expected: bool| {
+            let address = Spec::parse_url(url).unwrap();
+            assert_eq!(is_openais(&address.host), expected, "{url}");
+        };
+        check("https://api.openai.com", true);
+        check("https://eu.api.openai.com", true);
+        check("https://mine.openai.azure.com", true);
+        check("https://notopenai.com", false);
+        check("https://openai.com.evil.test", false);
+        check("http://127.0.0.1:11434", false);
+        check("http://vllm", false);
+    }
+
+    #[test]
+    fn the_path_of_a_provider_stands_before_the_apis_own() {
+        let check = |url: &str, expected: Option<(&str, &str)>| {
+            assert_eq!(split(url).ok(), expected, "{url}");
+        };
+        check("https://a.test/v1/", Some(("https://a.test", "/v1")));
+        check("https://a.test", Some(("https://a.test", "")));
+        check("https://a.test/x/y", Some(("https://a.test", "/x/y")));
+        check("https://a.test/v1?key=x", None);
+        check("https://a.test/../v1", None);
+        check("a.test/v1", Some(("a.test", "/v1")));
+    }
+}

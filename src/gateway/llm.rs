@@ -1,0 +1,140 @@
+//! The models of a route, compiled: which providers answer for each, in which order they are tried, with
+//! which keys, for how long and at what price.
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use http::HeaderName;
+
+use crate::{
+    llm::{Dialect, keys::Pool, price::Price},
+    telemetry::{LlmMetrics, ModelMetrics},
+    upstream::Upstream,
+};
+
+/// A vendor, or a server of one's own.
+pub struct Provider {
+    pub name: Arc<str>,
+    pub dialect: Dialect,
+    /// What stands before the API's own paths.
+    pub base: Box<str>,
+    /// Where it is; its one endpoint.
+    pub upstream: Arc<Upstream>,
+    pub keys: Pool,
+    pub key_header: HeaderName,
+}
+
+/// One that answers for a model, and what it calls it.
+pub struct Target {
+    pub provider: Arc<Provider>,
+    pub model: Box<str>,
+    pub weight: u64,
+    pub metrics: Arc<LlmMetrics>,
+}
+
+/// A name that clients ask for.
+pub struct Model {
+    pub name: Arc<str>,
+    /// Drawn from by weight.
+    pub targets: Box<[Target]>,
+    /// Tried in their order when those would not.
+    pub fallback: Box<[Target]>,
+    pub retry: Retry,
+    /// To the first content of a stream, and between two pieces of it.
+    pub first_byte: Duration,
+    /// To the end of an answer that is no stream.
+    pub whole: Duration,
+    pub total: Duration,
+    pub price: Option<Price>,
+    pub metrics: Arc<ModelMetrics>,
+}
+
+/// When another try is worth it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries after the first, among the targets.
+    pub attempts: u32,
+    pub statuses: Box<[u16]>,
+    pub on_timeout: bool,
+    pub on_connect: bool,
+}
+
+/// The models of one route.
+#[derive(Debug)]
+pub struct Llm {
+    pub models: BTreeMap<Arc<str>, Arc<Model>>,
+    /// Whether what a provider cannot be told is an error.
+    pub is_strict: bool,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Targets of one kind, at most: those that were tried are bits of a number.
+pub const MOST: usize = 64;
+
+/// The order in which one request tries its targets.
+#[derive(Debug, Default)]
+pub struct Course {
+    has_begun: bool,
+    /// Of `targets`, a bit each.
+    tried: u64,
+    retries: u32,
+    fallbacks: usize,
+}
+
+/// The next to try.
+pub struct Step<'a> {
+    pub target: &'a Target,
+    /// How often it was tried before, so that it is left in peace for a while.
+    pub is_again: bool,
+}
+
+impl Course {
+    /// `draw` is any number.
+    pub fn next<'a>(&mut self, model: &'a Model, draw: u64) -> Option<Step<'a>> {
+        if !self.has_begun || self.retries < model.retry.attempts {
+            self.retries += u32::from(self.has_begun);
+            self.has_begun = true;
+            let drawn = self.draw(&model.targets, draw, false).map(|it| (it, false));
+            let drawn = drawn.or_else(|| Some((self.draw(&model.targets, draw, true)?, true)));
+            if let Some((target, is_again)) = drawn {
+                return Some(Step { target, is_again });
+            }
+        }
+        let target = model.fallback.get(self.fallbacks)?;
+        self.fallbacks += 1;
+        Some(Step { target, is_again: false })
+    }
+
+    fn draw<'a>(
+        &mut self,
+        targets: &'a [Target],
+        draw: u64,
+        also_tried: bool,
+    ) -> Option<&'a Target> {
+        let tried = self.tried;
+        let fit = || {
+            let is_fit = move |index: usize| also_tried || tried & (1 << index) == 0;
+            targets.iter().enumerate().filter(move |(index, _)| is_fit(*index))
+        };
+        let total: u64 = fit().map(|(_, it)| it.weight).sum();
+        let mut point = draw.checked_rem(total)?;
+        for (index, target) in fit() {
+            if point < target.weight {
+                self.tried |= 1 << index;
+                return Some(target);
+            }
+            point -= target.weight;
+        }
+        None
+    }
+}
+
+impl Model {
+    /// Every provider that may answer.
+    pub fn all(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().chain(&self.fallback)
+    }
+}

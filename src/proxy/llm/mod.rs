@@ -1,0 +1,241 @@
+//! Routes that models answer: the body is read whole, a target chosen, and its answer brought to the
+//! client in the client's own language. Nothing reaches the client before a target says something, so
+//! that another can be asked in its place.
+mod asked;
+mod intake;
+mod leg;
+mod meter;
+mod relay;
+mod say;
+mod target;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use pingora::{Error, ErrorType, Result, proxy::Session};
+
+pub use self::meter::Meter;
+use self::{
+    asked::Asked,
+    target::{Ready, Trouble, Try},
+};
+use super::{exchange::Exchange, phases::Proxy, reply};
+use crate::{
+    flow::rejection::{Code, Rejection},
+    gateway::{
+        llm::{Course, Llm, Model, Target},
+        route::Action,
+    },
+    llm::{Api, Call, Endpoint, Failure, endpoint::api_of},
+    telemetry::LlmOutcome,
+};
+
+static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+
+/// The API that this client speaks, if the route is one that models answer.
+pub fn api(session: &Session, exchange: &Exchange) -> Option<Api> {
+    let route = exchange.route.as_ref()?;
+    matches!(route.action, Action::Llm(_)).then(|| api_spoken(session))
+}
+
+fn api_spoken(session: &Session) -> Api {
+    let request = session.req_header();
+    api_of(request.uri.path(), request.headers.contains_key(&ANTHROPIC_VERSION))
+}
+
+/// Answers for a route that models answer.
+///
+/// # Errors
+/// The client is gone.
+pub async fn serve(
+    proxy: &Proxy,
+    session: &mut Session,
+    exchange: &mut Exchange,
+    route: &Arc<Llm>,
+) -> Result<()> {
+    let request = session.req_header();
+    let is_anthropic = request.headers.contains_key(&ANTHROPIC_VERSION);
+    let (path, query) = (request.uri.path(), request.uri.query());
+    let call = match Call::of(&request.method, path, query, is_anthropic) {
+        Ok(call) => call,
+        Err((failure, allow)) => {
+            return say::failure(session, exchange, &failure, allow).await;
+        }
+    };
+    match call.endpoint {
+        Endpoint::Models => return say::models(session, exchange, call.api, route).await,
+        Endpoint::Model => {
+            let name = call.model.as_deref().unwrap_or_default();
+            return match route.models.get(name) {
+                Some(model) => say::model(session, exchange, call.api, model).await,
+                None => reply::refuse(session, exchange, unknown(name)).await,
+            };
+        }
+        Endpoint::Generate | Endpoint::Pass(_) => {}
+    }
+    let body = match intake::read(session, exchange).await? {
+        Ok(body) => body,
+        Err(rejection) => return reply::refuse(session, exchange, rejection).await,
+    };
+    match begin(&call, &body, route) {
+        Ok((asked, model)) => ask(proxy, session, exchange, route, asked, model).await,
+        Err(rejection) => reply::refuse(session, exchange, *rejection).await,
+    }
+}
+
+fn unknown(name: &str) -> Rejection {
+    let name: String = name.chars().take(128).collect();
+    Rejection::new(Code::ModelUnknown).detail(format!("the model `{name}` does not exist here"))
+}
+
+fn begin<'a>(
+    call: &'a Call,
+    body: &'a Bytes,
+    route: &Llm,
+) -> Result<(Asked<'a>, Arc<Model>), Box<Rejection>> {
+    let asked = Asked::read(call, body)
+        .map_err(|why| Box::new(Rejection::new(Code::RequestMalformed).detail(why.to_string())))?;
+    match route.models.get(asked.model.as_str()) {
+        Some(model) => Ok((asked, model.clone())),
+        None => Err(Box::new(unknown(&asked.model))),
+    }
+}
+
+/// One call on its way through its targets.
+struct Asking<'a> {
+    proxy: &'a Proxy,
+    route: &'a Llm,
+    model: &'a Model,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    deadline: Instant,
+}
+
+async fn ask(
+    proxy: &Proxy,
+    session: &mut Session,
+    exchange: &mut Exchange,
+    route: &Llm,
+    mut asked: Asked<'_>,
+    model: Arc<Model>,
+) -> Result<()> {
+    let started = Instant::now();
+    exchange.forwarding.started = Some(started);
+    exchange.llm = Some(Box::new(Meter::new(model.clone())));
+    let headers = asked.passed_headers(session.req_header());
+    let asking = Asking { proxy, route, model: &model, headers, deadline: started + model.total };
+    let (mut course, mut lost) = (Course::default(), None::<Box<Trouble>>);
+    while let Some(step) = course.next(&model, fastrand::u64(..)) {
+        if step.is_again && lost.as_ref().is_some_and(|it| it.is_of_client()) {
+            continue;
+        }
+        if step.is_again {
+            rest(session, exchange.forwarding.attempts, asking.deadline).await?;
+        }
+        let Err(trouble) = asking.put(session, exchange, &mut asked, step.target).await? else {
+            return Ok(());
+        };
+        let goes_on = trouble.goes_on(&model) && Instant::now() < asking.deadline;
+        log::debug!("model {}: {}: {}", model.name, step.target.provider.name, trouble.cause);
+        keep(&mut lost, trouble);
+        if !goes_on {
+            break;
+        }
+    }
+    say::lost(session, exchange, asked.call.api, lost).await
+}
+
+impl Asking<'_> {
+    /// Puts it to one target, and its answer to the client.
+    async fn put(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        asked: &mut Asked<'_>,
+        target: &Target,
+    ) -> Result<Result<(), Box<Trouble>>> {
+        let outgoing = match asked.for_target(target, self.route.is_strict) {
+            Ok(outgoing) => outgoing,
+            Err(failure) => return Ok(Err(Trouble::of_client(failure))),
+        };
+        exchange.forwarding.attempts += 1;
+        exchange.upstream = Some(target.provider.upstream.clone());
+        if let Some(meter) = &mut exchange.llm {
+            meter.begin(target);
+        }
+        let attempt = Try {
+            connector: &self.proxy.connector,
+            model: self.model,
+            target,
+            asked,
+            outgoing: &outgoing,
+            headers: &self.headers,
+            request_id: exchange.request_id.as_ref(),
+            deadline: self.deadline,
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt.run() => outcome,
+            error = gone(session) => {
+                target.metrics.record(LlmOutcome::ClientGone);
+                return Err(error);
+            }
+        };
+        match outcome {
+            Ok(Ready::Whole(whole)) => {
+                target.metrics.record(LlmOutcome::Answered);
+                say::whole(session, exchange, whole, &outgoing).await.map(Ok)
+            }
+            Ok(Ready::Stream(relay)) => {
+                let stream = say::Stream { relay: *relay, target, deadline: self.deadline };
+                stream.bring(self.proxy, session, exchange, &outgoing).await.map(Ok)
+            }
+            Err(trouble) => {
+                target.metrics.record(trouble.outcome);
+                Ok(Err(trouble))
+            }
+        }
+    }
+}
+
+/// Keeps the one that says most to the client: what a provider said goes before what kept us from
+/// asking.
+fn keep(lost: &mut Option<Box<Trouble>>, trouble: Box<Trouble>) {
+    let says_much = |it: &Trouble| !matches!(it.outcome, LlmOutcome::NoKey | LlmOutcome::Rejected);
+    if lost.as_ref().is_none_or(|had| says_much(&trouble) || !says_much(had)) {
+        *lost = Some(trouble);
+    }
+}
+
+/// Before a target that failed is asked again.
+async fn rest(session: &mut Session, attempts: u32, deadline: Instant) -> Result<()> {
+    let base = Duration::from_millis(100).saturating_mul(1 << attempts.min(4));
+    let wait = base.mul_f64(0.5 + fastrand::f64() / 2.0);
+    let wait = wait.min(deadline.saturating_duration_since(Instant::now()));
+    tokio::select! {
+        () = tokio::time::sleep(wait) => Ok(()),
+        error = gone(session) => Err(error),
+    }
+}
+
+/// Comes back when the client has left. Its body was read to the end.
+async fn gone(session: &mut Session) -> Box<Error> {
+    loop {
+        match session.as_downstream_mut().read_body_or_idle(true).await {
+            Err(error) => return error.into_down(),
+            // HTTP/2 clients may still say something that means nothing here.
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                return Error::new_down(ErrorType::ConnectionClosed);
+            }
+        }
+    }
+}
+
+/// What is wrong with a call, as a refusal of ours.
+fn refusal(code: Code, failure: &Failure) -> Rejection {
+    Rejection::new(code).detail(failure.message.clone())
+}

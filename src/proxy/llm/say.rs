@@ -1,0 +1,250 @@
+//! What the client is told: an answer whole or as a stream, the models of a route, or what went wrong.
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Version, header, response::Parts};
+use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
+use serde_json::{Value, json};
+
+use super::{
+    asked::Outgoing,
+    gone, refusal,
+    relay::Relay,
+    target::{Trouble, Whole},
+};
+use crate::{
+    flow::rejection::{Code, Rejection},
+    gateway::llm::{Llm, Model, Target},
+    llm::{Api, Failure},
+    proxy::{
+        exchange::Exchange,
+        phases::Proxy,
+        reply::{self, Answer},
+    },
+    telemetry::LlmOutcome,
+};
+
+static DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+
+fn dropped(outgoing: &Outgoing) -> Option<HeaderValue> {
+    if outgoing.dropped.is_empty() {
+        return None;
+    }
+    HeaderValue::from_str(&outgoing.dropped.join(", ")).ok()
+}
+
+/// An answer that is here.
+pub async fn whole(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    whole: Whole,
+    outgoing: &Outgoing,
+) -> Result<()> {
+    if let Some(meter) = &mut exchange.llm {
+        meter.answered();
+        meter.used(whole.usage);
+    }
+    let mut answer = Answer::new(whole.status, whole.content_type, whole.body)?;
+    if let Some(names) = dropped(outgoing) {
+        answer.head.headers.insert(&DROPPED, names);
+    }
+    answer.write(session, exchange).await
+}
+
+/// An answer that streams: its first content is here.
+pub struct Stream<'a> {
+    pub relay: Relay,
+    pub target: &'a Target,
+    pub deadline: Instant,
+}
+
+impl Stream<'_> {
+    /// # Errors
+    /// The client is gone.
+    pub async fn bring(
+        mut self,
+        proxy: &Proxy,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        outgoing: &Outgoing,
+    ) -> Result<()> {
+        if let Some(meter) = &mut exchange.llm {
+            meter.answered();
+        }
+        let head = self.head(session, exchange, outgoing)?;
+        let sent = match session.write_response_header(Box::new(head), false).await {
+            Ok(()) => self.pass(session, exchange).await,
+            Err(error) => Err(error),
+        };
+        if let Some(meter) = &mut exchange.llm {
+            meter.used(self.relay.usage());
+        }
+        self.target.metrics.record(match &sent {
+            Ok(None) => LlmOutcome::Answered,
+            Ok(Some(_)) => LlmOutcome::Cut,
+            Err(_) => LlmOutcome::ClientGone,
+        });
+        match sent? {
+            Some(cause) => exchange.cause = Some(cause),
+            None => drop(self.relay.release(&proxy.connector).await),
+        }
+        Ok(())
+    }
+
+    fn head(
+        &self,
+        session: &Session,
+        exchange: &Exchange,
+        outgoing: &Outgoing,
+    ) -> Result<ResponseHeader> {
+        let mut head = Parts::from(ResponseHeader::build_no_case(200, Some(8))?);
+        let kind = if self.relay.is_list() { JSON } else { EVENTS };
+        head.headers.insert(header::CONTENT_TYPE, kind);
+        head.headers.insert(header::CACHE_CONTROL, NO_CACHE);
+        if let Some(names) = dropped(outgoing) {
+            head.headers.insert(&DROPPED, names);
+        }
+        if !session.is_http2() && session.req_header().version >= Version::HTTP_11 {
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        reply::finish(&mut head, exchange);
+        Ok(ResponseHeader::from(head))
+    }
+
+    /// Until the stream ends, well or not: then why.
+    async fn pass(&mut self, session: &mut Session, exchange: &Exchange) -> Result<Option<String>> {
+        let deadline = tokio::time::Instant::from_std(self.deadline);
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = self.relay.next() => next,
+                error = gone(session) => return Err(error),
+                () = tokio::time::sleep_until(deadline) => Err(Trouble::timeout("the total time is used up")),
+            };
+            let (bytes, is_last, cause) = match next {
+                Ok(bytes) => {
+                    let is_last = bytes.is_none() || self.relay.is_ended();
+                    (bytes, is_last, None)
+                }
+                Err(trouble) => {
+                    let last = self.relay.fail(&trouble.failure, exchange.request_id.as_ref());
+                    let cause = format!("the stream broke off: {}", trouble.cause);
+                    (Some(last), true, Some(cause))
+                }
+            };
+            session.write_response_body(bytes, is_last).await.map_err(Error::into_down)?;
+            if is_last {
+                return Ok(cause);
+            }
+        }
+    }
+}
+
+/// No target answered.
+pub async fn lost(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    api: Api,
+    trouble: Option<Box<Trouble>>,
+) -> Result<()> {
+    let Some(trouble) = trouble else {
+        return reply::refuse(session, exchange, Rejection::new(Code::InternalError)).await;
+    };
+    let failure = &trouble.failure;
+    let code = match (trouble.outcome, failure.code.as_deref()) {
+        (LlmOutcome::Rejected, Some("parameter_unsupported")) => Some(Code::ParameterUnsupported),
+        (LlmOutcome::Rejected, Some("endpoint_unsupported")) => Some(Code::EndpointUnsupported),
+        (LlmOutcome::Rejected, Some("request_malformed")) => Some(Code::RequestMalformed),
+        (LlmOutcome::Timeout, _) => Some(Code::UpstreamTimeout),
+        (LlmOutcome::Unreachable | LlmOutcome::Malformed | LlmOutcome::KeyRefused, _) => {
+            Some(Code::UpstreamFailed)
+        }
+        (LlmOutcome::Failed, Some("upstream_failed")) => Some(Code::UpstreamFailed),
+        _ => None,
+    };
+    if let Some(code) = code {
+        let rejection = refusal(code, failure).cause(&trouble.cause);
+        return reply::refuse(session, exchange, rejection).await;
+    }
+    exchange.cause = Some(trouble.cause);
+    let status = failure.status_for(api);
+    let id = exchange.request_id.clone();
+    let id = id.as_ref().and_then(|it| it.to_str().ok());
+    let (kind, body) = match trouble.said {
+        Some(said) => said,
+        None => (JSON, failure.encode(api, id).into()),
+    };
+    let mut answer = Answer::new(status, kind, body)?;
+    if let Some(wait) = failure.retry_after {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        answer.head.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    answer.write(session, exchange).await
+}
+
+/// An endpoint that is none.
+pub async fn failure(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    failure: &Failure,
+    allow: Option<&'static str>,
+) -> Result<()> {
+    let code = if allow.is_some() { Code::MethodNotAllowed } else { Code::EndpointUnknown };
+    let mut rejection = refusal(code, failure);
+    let allow = allow.map(|it| (header::ALLOW, HeaderValue::from_static(it)));
+    rejection.headers.extend(allow);
+    reply::refuse(session, exchange, rejection).await
+}
+
+/// The models of a route, in the client's words.
+pub async fn models(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    api: Api,
+    route: &Llm,
+) -> Result<()> {
+    let all: Vec<Value> = route.models.values().map(|it| described(api, it)).collect();
+    let name = |it: Option<&Value>| it.and_then(|it| it.get("id").cloned()).unwrap_or_default();
+    let body = match api {
+        Api::OpenAi => json!({"object": "list", "data": all}),
+        Api::Anthropic => {
+            let (first, last) = (name(all.first()), name(all.last()));
+            json!({"data": all, "has_more": false, "first_id": first, "last_id": last})
+        }
+        Api::Gemini => json!({"models": all}),
+    };
+    value(session, exchange, &body).await
+}
+
+pub async fn model(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    api: Api,
+    model: &Model,
+) -> Result<()> {
+    value(session, exchange, &described(api, model)).await
+}
+
+async fn value(session: &mut Session, exchange: &mut Exchange, body: &Value) -> Result<()> {
+    let body: Bytes = body.to_string().into();
+    Answer::new(200, JSON, body)?.write(session, exchange).await
+}
+
+fn described(api: Api, model: &Model) -> Value {
+    let name = &*model.name;
+    match api {
+        Api::OpenAi => json!({"id": name, "object": "model", "created": 0, "owned_by": "tollgate"}),
+        Api::Anthropic => json!({
+            "type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z",
+        }),
+        Api::Gemini => {
+            json!({
+                "name": format!("models/{name}"), "displayName": name,
+                "supportedGenerationMethods": ["generateContent", "streamGenerateContent"],
+            })
+        }
+    }
+}

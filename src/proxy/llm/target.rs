@@ -1,0 +1,329 @@
+//! One target, asked once: with one key after the other if the first are refused or over their limit.
+//! It has answered when its whole answer is here, or the first content of its stream.
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header};
+use pingora::{Error, ErrorType, connectors::http::Connector};
+
+use super::{
+    asked::{Asked, Outgoing},
+    intake::is_timeout,
+    leg::Leg,
+    relay::Relay,
+};
+use crate::{
+    flow::clock,
+    gateway::llm::{Model, Target},
+    llm::{
+        Dialect, Failure, chat,
+        failure::seconds,
+        keys::{Key, Pick},
+        seal, watch,
+    },
+    proxy::cause,
+    telemetry::LlmOutcome,
+};
+
+/// An answer that is not a stream is held whole, up to so much.
+const LONGEST: usize = 64 << 20;
+/// Of an error.
+const LONGEST_ERROR: usize = 256 << 10;
+/// Keys that one try goes through.
+const KEYS: u32 = 4;
+
+pub struct Try<'a> {
+    pub connector: &'a Connector,
+    pub model: &'a Model,
+    pub target: &'a Target,
+    pub asked: &'a Asked<'a>,
+    pub outgoing: &'a Outgoing,
+    pub headers: &'a [(HeaderName, HeaderValue)],
+    pub request_id: Option<&'a HeaderValue>,
+    pub deadline: Instant,
+}
+
+/// What a target has to say.
+pub enum Ready {
+    Whole(Whole),
+    Stream(Box<Relay>),
+}
+
+pub struct Whole {
+    pub status: u16,
+    pub content_type: HeaderValue,
+    pub body: Bytes,
+    pub usage: Option<chat::Usage>,
+}
+
+/// Why a target did not answer.
+pub struct Trouble {
+    pub outcome: LlmOutcome,
+    pub failure: Failure,
+    /// For the log.
+    pub cause: String,
+    /// What the provider said, if the client can be told as it is.
+    pub said: Option<(HeaderValue, Bytes)>,
+    /// The status that it answered with.
+    status: Option<u16>,
+}
+
+impl Trouble {
+    fn new(outcome: LlmOutcome, failure: Failure, cause: impl Into<String>) -> Box<Self> {
+        let cause = cause.into();
+        Box::new(Self { outcome, failure, cause, said: None, status: None })
+    }
+
+    /// The client asked what cannot be asked.
+    pub fn of_client(failure: Failure) -> Box<Self> {
+        let cause = failure.message.clone();
+        Self::new(LlmOutcome::Rejected, failure, cause)
+    }
+
+    pub fn of_error(error: &Error) -> Box<Self> {
+        let cause = cause::said(error);
+        match error.etype() {
+            _ if is_timeout(error) => Self::timeout(cause),
+            ErrorType::ConnectTimedout
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::SocketError
+            | ErrorType::TLSHandshakeFailure
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::InvalidCert => {
+                let failure = Failure::new(502, "the provider cannot be reached");
+                Self::new(LlmOutcome::Unreachable, failure.code("upstream_failed"), cause)
+            }
+            _ => {
+                let failure = Failure::new(502, "the provider's answer broke off");
+                Self::new(LlmOutcome::Failed, failure.code("upstream_failed"), cause)
+            }
+        }
+    }
+
+    /// What a provider says in its stream, or what is wrong with that.
+    pub fn in_stream(failure: Failure) -> Box<Self> {
+        // Of the provider's own words nothing: who knows what it repeats.
+        let cause = match failure.code.as_deref() {
+            Some("upstream_failed") => failure.message.clone(),
+            _ => format!("an error of status {} in its stream", failure.status),
+        };
+        let (status, outcome) = match failure.status {
+            // Its opinion of our key is not for the client.
+            401..=403 => return Self::malformed(cause),
+            429 => (429, LlmOutcome::RateLimited),
+            status @ 400..=499 => (status, LlmOutcome::Rejected),
+            status => (status, LlmOutcome::Failed),
+        };
+        Box::new(Self { status: Some(status), ..*Self::new(outcome, failure, cause) })
+    }
+
+    pub fn timeout(cause: impl Into<String>) -> Box<Self> {
+        let failure = Failure::new(504, "the provider did not answer in time");
+        Self::new(LlmOutcome::Timeout, failure.code("upstream_timeout"), cause)
+    }
+
+    fn malformed(cause: impl Into<String>) -> Box<Self> {
+        let failure = Failure::new(502, "the provider's answer makes no sense");
+        Self::new(LlmOutcome::Malformed, failure.code("upstream_failed"), cause)
+    }
+
+    /// Whether this target cannot be asked at all, however often.
+    pub const fn is_of_client(&self) -> bool {
+        matches!(self.outcome, LlmOutcome::Rejected) && self.status.is_none()
+    }
+
+    /// Whether another target may do better.
+    pub fn goes_on(&self, model: &Model) -> bool {
+        let retry = &model.retry;
+        match self.outcome {
+            _ if self.is_of_client() => true,
+            LlmOutcome::KeyRefused | LlmOutcome::NoKey => true,
+            LlmOutcome::Timeout => retry.on_timeout,
+            LlmOutcome::Unreachable | LlmOutcome::Failed if self.status.is_none() => {
+                retry.on_connect
+            }
+            LlmOutcome::Malformed => retry.statuses.contains(&502),
+            // Another provider may know the model that this one does not.
+            _ => self.status.is_some_and(|it| it == 404 || retry.statuses.contains(&it)),
+        }
+    }
+}
+
+impl Try<'_> {
+    /// How long to wait for the next sign of life.
+    pub fn wait(&self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let wait = if self.asked.is_stream { self.model.first_byte } else { self.model.whole };
+        wait.min(left).max(Duration::from_millis(1))
+    }
+
+    pub async fn run(&self) -> Result<Ready, Box<Trouble>> {
+        let (mut tried, mut last) = (0, None);
+        for _ in 0..KEYS {
+            let now = clock::nanos(Instant::now());
+            let (index, key) = match self.target.provider.keys.pick(tried, fastrand::u64(..), now) {
+                Pick::Key(index, key) => (index, Some(key)),
+                Pick::NoneNeeded => (0, None),
+                Pick::Exhausted(wait) => {
+                    return Err(last.unwrap_or_else(|| no_key(wait)));
+                }
+            };
+            let within = tokio::time::timeout(self.wait(), self.once(key));
+            let trouble = match within.await {
+                Ok(Ok(ready)) => return Ok(ready),
+                Ok(Err(trouble)) => trouble,
+                Err(_) => Trouble::timeout("no content within the time for it"),
+            };
+            let Some(key) = key else { return Err(trouble) };
+            tried |= 1 << index;
+            self.blame(key, &trouble);
+            let is_keys =
+                matches!(trouble.outcome, LlmOutcome::KeyRefused | LlmOutcome::RateLimited);
+            if !is_keys {
+                return Err(trouble);
+            }
+            last = Some(trouble);
+        }
+        Err(last.unwrap_or_else(|| no_key(Duration::ZERO)))
+    }
+
+    fn blame(&self, key: &Key, trouble: &Trouble) {
+        let now = clock::nanos(Instant::now());
+        let provider = &self.target.provider.name;
+        match trouble.outcome {
+            LlmOutcome::RateLimited => key.state.cool(trouble.failure.retry_after, now),
+            // 403 may be about this model alone.
+            LlmOutcome::KeyRefused
+                if matches!(trouble.status, Some(401 | 402)) && key.state.set_aside(now) =>
+            {
+                let status = trouble.status.unwrap_or(0);
+                log::error!(
+                    "provider {provider} refuses the key {} with {status}: it is set aside for 5 minutes",
+                    key.id
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// To the first content of a stream, or to the end of a whole answer.
+    async fn once(&self, key: Option<&Key>) -> Result<Ready, Box<Trouble>> {
+        let mut leg = Leg::open(self, key).await.map_err(|why| Trouble::of_error(&why))?;
+        if !(200..300).contains(&leg.status) {
+            return Err(self.refused(leg).await);
+        }
+        let head = leg.head();
+        let content_type = head.and_then(|it| it.headers.get(header::CONTENT_TYPE)).cloned();
+        let is_encoded = head.is_some_and(|it| it.headers.contains_key(header::CONTENT_ENCODING));
+        let media = content_type.as_ref().and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let expected = if self.asked.is_stream { "text/event-stream" } else { "application/json" };
+        if media != expected || is_encoded {
+            let is_plain = |c: &char| c.is_ascii_alphanumeric() || "/+-.".contains(*c);
+            let media: String = media.chars().filter(is_plain).take(64).collect();
+            return Err(Trouble::malformed(format!("it answered with `{media}`, not {expected}")));
+        }
+        if self.asked.is_stream {
+            let mut relay = Relay::new(leg, self);
+            relay.begin().await?;
+            return Ok(Ready::Stream(Box::new(relay)));
+        }
+        let body = leg.read_all(LONGEST).await.map_err(|why| Trouble::of_error(&why))?;
+        let status = leg.status;
+        drop(leg.release(self.connector).await);
+        let content_type = content_type.unwrap_or(HeaderValue::from_static("application/json"));
+        self.whole(status, content_type, body).map(Ready::Whole)
+    }
+
+    fn whole(
+        &self,
+        status: u16,
+        content_type: HeaderValue,
+        body: Bytes,
+    ) -> Result<Whole, Box<Trouble>> {
+        let api = self.target.provider.dialect.api();
+        if !self.outgoing.is_translated {
+            let usage = watch::usage_of(api, self.asked.pass(), &body);
+            let usage = usage.map_err(|_| Trouble::malformed("its answer is no JSON object"))?;
+            return Ok(Whole { status, content_type, body, usage });
+        }
+        let value = serde_json::from_slice(&body)
+            .map_err(|_| Trouble::malformed("its answer is not JSON"))?;
+        let mut response =
+            api.decode_response(value).map_err(|why| Trouble::malformed(why.to_string()))?;
+        seal::mark_response(api, &mut response);
+        let now = clock::Now::read().unix.as_secs();
+        let body = self.asked.call.api.encode_response(&response, now);
+        let body = serde_json::to_vec(&body).unwrap_or_default().into();
+        Ok(Whole { status: 200, content_type, body, usage: response.usage })
+    }
+
+    /// Google says of a bad key that the request is bad.
+    fn meant(&self, status: u16, body: &[u8]) -> u16 {
+        let is_key = status == 400
+            && self.target.provider.dialect == Dialect::Gemini
+            && memchr::memmem::find(body, b"API_KEY_INVALID").is_some();
+        if is_key { 401 } else { status }
+    }
+
+    /// What the provider says against it.
+    async fn refused(&self, mut leg: Leg) -> Box<Trouble> {
+        let status = leg.status;
+        let header = |name| leg.head()?.headers.get(name).cloned();
+        let wait = header(header::RETRY_AFTER);
+        let wait = wait.as_ref().and_then(|it| it.to_str().ok()).and_then(retry_after);
+        let content_type = header(header::CONTENT_TYPE);
+        let body = leg.read_all(LONGEST_ERROR).await;
+        let body = match body {
+            Ok(body) => {
+                drop(leg.release(self.connector).await);
+                body
+            }
+            Err(_) => Bytes::new(),
+        };
+        let status = self.meant(status, &body);
+        let mut failure = Failure::decode(status, &body);
+        failure.retry_after = wait.or(failure.retry_after);
+        let cause = format!("status {status}");
+        let (outcome, is_ours) = match status {
+            401..=403 => (LlmOutcome::KeyRefused, true),
+            429 => (LlmOutcome::RateLimited, false),
+            400..=499 => (LlmOutcome::Rejected, false),
+            500..=599 => (LlmOutcome::Failed, false),
+            _ => (LlmOutcome::Malformed, true),
+        };
+        if is_ours {
+            // Neither what it says nor its status is for the client, whose own key is good.
+            failure =
+                Failure::new(502, "the provider does not take the gateway's key for this model")
+                    .code("upstream_auth_error");
+            if outcome == LlmOutcome::Malformed {
+                failure = Failure::new(502, "the provider's answer makes no sense")
+                    .code("upstream_failed");
+            }
+        }
+        // As it came only in the very shape that the client knows: Mistral has one of its own.
+        let is_same = !self.outgoing.is_translated && Failure::is_of(self.asked.call.api, &body);
+        let said = content_type.filter(|_| is_same && !is_ours).map(|it| (it, body));
+        Box::new(Trouble { outcome, failure, cause, said, status: Some(status) })
+    }
+}
+
+fn no_key(wait: Duration) -> Box<Trouble> {
+    let mut failure = Failure::new(429, "the providers of this model are over their limits");
+    // Rounded up: a moment too early is for nothing.
+    failure.retry_after = Some(Duration::from_secs(wait.as_secs() + 1));
+    failure.code = Some("rate_limit_exceeded".to_owned());
+    Trouble::new(LlmOutcome::NoKey, failure, "every key cools down or is set aside")
+}
+
+/// Seconds, or a date.
+fn retry_after(text: &str) -> Option<Duration> {
+    let date = || {
+        let at = httpdate::parse_http_date(text).ok()?;
+        at.duration_since(std::time::SystemTime::now()).ok()
+    };
+    seconds(text).or_else(date)
+}

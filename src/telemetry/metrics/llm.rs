@@ -1,0 +1,214 @@
+//! What models cost: tries at providers, tokens and dollars by consumer, the time to the first token.
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use prometheus::proto::{MetricFamily, MetricType};
+
+use super::{
+    family::{Family, counter, family, gauge, histogram, number},
+    handles::{ConsumerMetrics, LlmMetrics},
+    histogram::{EXCHANGE, Histogram},
+    keep::Keep,
+};
+
+const TRIES: Family = Family(
+    "tollgate_llm_requests_total",
+    "Tries at providers, by model, provider and how they ended.",
+    &["model", "provider", "result"],
+);
+const TOKENS: Family = Family(
+    "tollgate_llm_tokens_total",
+    "Tokens used; `input` has the cached ones in it, `output` those of reasoning.",
+    &["model", "consumer", "kind"],
+);
+const COST: Family = Family(
+    "tollgate_llm_cost_dollars_total",
+    "What they cost by the prices of the configuration.",
+    &["model", "consumer"],
+);
+const UNKNOWN: Family = Family(
+    "tollgate_llm_usage_unknown_total",
+    "Answers, whole or begun, whose provider did not say what they used.",
+    &["model", "consumer"],
+);
+const FIRST_TOKEN: Family = Family(
+    "tollgate_llm_first_token_seconds",
+    "From the request to the first content of its answer.",
+    &["model"],
+);
+const KEY_UP: Family = Family(
+    "tollgate_llm_key_up",
+    "1 if the key is used, 0 if the provider refused it lately.",
+    &["provider", "key"],
+);
+
+pub const FAMILIES: [&Family; 6] = [&TRIES, &TOKENS, &COST, &UNKNOWN, &FIRST_TOKEN, &KEY_UP];
+
+/// Tokens by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    pub input: u64,
+    pub cached: u64,
+    pub output: u64,
+    pub reasoning: u64,
+}
+
+/// One model, for one consumer.
+#[derive(Default)]
+pub struct Use {
+    tokens: [AtomicU64; 4],
+    /// In whole micro-dollars and what is left of one, in millionths of it.
+    cost: AtomicU64,
+    part: AtomicU64,
+    unknown: AtomicU64,
+}
+
+const KINDS: [&str; 4] = ["input", "cached", "output", "reasoning"];
+const MICRO: u64 = 1_000_000;
+
+impl Use {
+    pub fn record(&self, tokens: Tokens) {
+        let counts = [tokens.input, tokens.cached, tokens.output, tokens.reasoning];
+        for (cell, count) in self.tokens.iter().zip(counts) {
+            cell.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// Millionths of a millionth of a dollar.
+    pub fn charge(&self, cost: u64) {
+        let before = self.part.fetch_add(cost % MICRO, Relaxed) % MICRO;
+        let carried = (before + cost % MICRO) / MICRO;
+        self.cost.fetch_add(cost / MICRO + carried, Relaxed);
+    }
+
+    pub fn unknown(&self) {
+        self.unknown.fetch_add(1, Relaxed);
+    }
+
+    fn dollars(&self) -> f64 {
+        let part = number(self.part.load(Relaxed) % MICRO) / 1e12;
+        number(self.cost.load(Relaxed)) / 1e6 + part
+    }
+}
+
+/// What one consumer used, by model.
+pub struct Uses(Keep<Arc<str>, Use>);
+
+impl Uses {
+    pub const fn new() -> Self {
+        Self(Keep::new())
+    }
+
+    pub fn of(&self, model: &Arc<str>) -> Arc<Use> {
+        self.0.get_or_make(model, Use::default)
+    }
+}
+
+/// One model.
+pub struct ModelMetrics {
+    pub first_token: Histogram,
+}
+
+impl ModelMetrics {
+    const fn new() -> Self {
+        Self { first_token: Histogram::new(&EXCHANGE) }
+    }
+}
+
+/// One key of a provider.
+#[derive(Debug)]
+pub struct KeyMetrics(AtomicBool);
+
+impl KeyMetrics {
+    pub fn set_up(&self, is_up: bool) {
+        self.0.store(is_up, Relaxed);
+    }
+}
+
+pub struct Cells {
+    models: Keep<Arc<str>, ModelMetrics>,
+    /// By model and provider.
+    tries: Keep<(Arc<str>, Arc<str>), LlmMetrics>,
+    /// By provider and key.
+    keys: Keep<(Arc<str>, Arc<str>), KeyMetrics>,
+}
+
+impl Cells {
+    pub const fn new() -> Self {
+        Self { models: Keep::new(), tries: Keep::new(), keys: Keep::new() }
+    }
+
+    pub fn model(&self, name: &str) -> Arc<ModelMetrics> {
+        self.models.get_or_make(&name.into(), ModelMetrics::new)
+    }
+
+    pub fn tries(&self, model: &str, provider: &str) -> Arc<LlmMetrics> {
+        self.tries.get_or_make(&(model.into(), provider.into()), LlmMetrics::new)
+    }
+
+    pub fn key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {
+        let new = || KeyMetrics(AtomicBool::new(true));
+        self.keys.get_or_make(&(provider.into(), key.into()), new)
+    }
+
+    /// Of models that are gone, what consumers used goes too.
+    pub fn sweep(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) {
+        self.models.sweep();
+        self.tries.sweep();
+        self.keys.sweep();
+        for (_, consumer) in consumers {
+            consumer.llm.0.retain(|model| self.models.has(model));
+        }
+    }
+
+    pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 6] {
+        let (mut tries, mut tokens, mut costs, mut unknown) = (vec![], vec![], vec![], vec![]);
+        for ((model, provider), metrics) in self.tries.all() {
+            tries.extend(metrics.counts().map(|(labels, count)| {
+                counter(&TRIES, &[&[&*model, &*provider], labels].concat(), number(count))
+            }));
+        }
+        for (consumer, metrics) in consumers {
+            for (model, used) in metrics.llm.0.all() {
+                let labels = [&*model, &**consumer];
+                tokens.extend(KINDS.iter().zip(&used.tokens).map(|(kind, count)| {
+                    let labels = [labels[0], labels[1], kind];
+                    counter(&TOKENS, &labels, number(count.load(Relaxed)))
+                }));
+                costs.push(counter(&COST, &labels, used.dollars()));
+                unknown.push(counter(&UNKNOWN, &labels, number(used.unknown.load(Relaxed))));
+            }
+        }
+        let models = self.models.all();
+        let firsts =
+            models.iter().map(|(name, it)| histogram(&FIRST_TOKEN, &[name], &it.first_token));
+        let keys = self.keys.all().into_iter().map(|((provider, key), metrics)| {
+            gauge(&KEY_UP, &[&provider, &key], metrics.0.load(Relaxed).into())
+        });
+        [
+            family(&TRIES, MetricType::COUNTER, tries),
+            family(&TOKENS, MetricType::COUNTER, tokens),
+            family(&COST, MetricType::COUNTER, costs),
+            family(&UNKNOWN, MetricType::COUNTER, unknown),
+            family(&FIRST_TOKEN, MetricType::HISTOGRAM, firsts.collect()),
+            family(&KEY_UP, MetricType::GAUGE, keys.collect()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_costs_add_up() {
+        let used = Use::default();
+        for _ in 0..3 {
+            used.charge(400_000);
+        }
+        used.charge(2_000_000_000_001);
+        assert!((used.dollars() - 2.000_001_200_001).abs() < 1e-12, "{}", used.dollars());
+    }
+}
