@@ -158,7 +158,8 @@ fn keys(criterion: &mut Criterion) {
             path: "/catalogue/item/7",
             query,
             consumer: "",
-            forwarded: &[],
+            written: "",
+            seen: &[],
         };
         criterion.bench_function(&format!("cache/key/{name}"), |bencher| {
             bencher.iter(|| rule::digest([key::primary(&rule, black_box(&parts)).as_slice()]));

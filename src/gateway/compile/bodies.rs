@@ -56,6 +56,14 @@ impl Scene<'_> {
         }
     }
 
+    /// Notes what does nothing to the answers of models: they never pass here.
+    fn needs_forwarded_answer(&self, at: &Path, problems: &mut Problems) {
+        if self.route.llm.is_some() {
+            problems.add(at, "what models answer is neither changed nor compressed");
+        }
+        self.needs_upstream(at, problems);
+    }
+
     /// Bytes of a body that may be held.
     fn buffer(&self, problems: &mut Problems) -> usize {
         let at = self.at.key("body_buffer");
@@ -83,7 +91,11 @@ impl Scene<'_> {
             choice_or(raw.convert.as_ref(), None, &choices, &at, problems)
         });
         let edits = route.request_json.as_ref();
-        let edits = edits.map(|raw| self.edits(raw, &self.at.key("request_json"), problems));
+        let edits = edits.map(|raw| {
+            let at = self.at.key("request_json");
+            self.needs_upstream(&at, problems);
+            self.edits(raw, &at, problems)
+        });
         let is_used = route.validate.is_some() || route.request_body.is_some() || edits.is_some();
         if route.body_buffer.is_some() && !is_used && route.response_json.is_none() {
             problems.add(&self.at.key("body_buffer"), "nothing on this route holds a body");
@@ -101,7 +113,9 @@ impl Scene<'_> {
     /// What is done with the JSON that the upstream answers.
     pub fn answer(&self, problems: &mut Problems) -> Option<Answer> {
         let raw = self.route.response_json.as_ref()?;
-        let edits = self.edits(raw, &self.at.key("response_json"), problems);
+        let at = self.at.key("response_json");
+        self.needs_forwarded_answer(&at, problems);
+        let edits = self.edits(raw, &at, problems);
         // Said of the same key once.
         let most = self.buffer(&mut Problems::default());
         Some(Answer { edits, most, metrics: self.shared.metrics.bodies(self.id) })
@@ -149,7 +163,6 @@ impl Scene<'_> {
     }
 
     fn edits(&self, raw: &raw::Json, at: &Path, problems: &mut Problems) -> Edits {
-        self.needs_upstream(at, problems);
         let is_empty = raw.set.as_ref().is_none_or(Map::is_empty)
             && raw.remove.as_ref().is_none_or(Vec::is_empty)
             && raw.rename.as_ref().is_none_or(Map::is_empty);
@@ -201,7 +214,7 @@ impl Scene<'_> {
     pub fn compress(&self, problems: &mut Problems) -> Option<Compress> {
         let raw = self.route.compress.as_ref()?;
         let at = self.at.key("compress");
-        self.needs_upstream(&at, problems);
+        self.needs_forwarded_answer(&at, problems);
         let list = at.key("algorithms");
         let mut algorithms = Vec::new();
         for (index, Word(word)) in raw.algorithms.iter().flatten().enumerate() {

@@ -36,7 +36,7 @@ use super::{
     tls::{Tls, Watch, do_rules_differ},
 };
 use crate::{
-    auth::{Authenticator, jwks::KeySet},
+    auth::jwks::KeySet,
     config::{Revision, raw},
     diagnostic::{Path, Problems},
     shared::background::Background,

@@ -173,7 +173,7 @@ impl Asking<'_> {
             asked,
             outgoing: &outgoing,
             headers: &self.headers,
-            request_id: exchange.request_id.as_ref(),
+            request_id: exchange.context.request_id.as_ref(),
             deadline: self.deadline,
         };
         let outcome = tokio::select! {

@@ -110,7 +110,7 @@ impl Stream<'_> {
         if !session.is_http2() && session.req_header().version >= Version::HTTP_11 {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        reply::finish(&mut head, exchange);
+        reply::finish(&mut head, session.req_header(), exchange);
         Ok(ResponseHeader::from(head))
     }
 
@@ -130,7 +130,8 @@ impl Stream<'_> {
                     (bytes, is_last, None)
                 }
                 Err(trouble) => {
-                    let last = self.relay.fail(&trouble.failure, exchange.request_id.as_ref());
+                    let last =
+                        self.relay.fail(&trouble.failure, exchange.context.request_id.as_ref());
                     let cause = format!("the stream broke off: {}", trouble.cause);
                     (Some(last), true, Some(cause))
                 }
@@ -171,7 +172,7 @@ pub async fn lost(
     }
     exchange.cause = Some(trouble.cause);
     let status = failure.status_for(api);
-    let id = exchange.request_id.clone();
+    let id = exchange.context.request_id.clone();
     let id = id.as_ref().and_then(|it| it.to_str().ok());
     let (kind, body) = match trouble.said {
         Some(said) => said,
