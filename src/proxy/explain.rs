@@ -30,6 +30,7 @@ use crate::{
     limit,
     policy::{
         Context, Policy,
+        rate_limit::RateLimit,
         report::{self, Reported},
     },
     value::size,
@@ -206,40 +207,57 @@ async fn walk(
         said.insert("would_refuse".to_owned(), reported);
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
-    let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
     act(route, context, header, said);
     if let Some(rule) = &route.cache {
         said.insert("cache".to_owned(), stored(header, context, is_trusted, route, rule, gateway));
     }
-    let shown = HeaderValue::from_static("Bearer ...");
-    let token = match &route.action {
-        Action::Proxy(upstream) => upstream.token().map(|_| &shown),
-        _ => None,
-    };
+    let client = Parts::clone(header);
     let transcoder = grpc_web::Transcoder::of(route, header);
     if route.is_grpc_web {
         said.insert("grpc_web".to_owned(), json!(transcoder.is_some()));
     }
-    let is_tls = context.scheme == "https";
-    let origin = forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None };
-    let client = Parts::clone(header);
-    let changed = forward::change(header, |head| {
-        let host = forward::host_of(head);
-        forward::strip(head, is_trusted);
-        forward::keep_sessions(head, &gateway.own_cookies);
-        for policy in &route.policies {
-            policy.upstream_request_filter(head, context);
-        }
-        forward::authorize(head, token);
-        forward::announce(head, &origin, host);
-    });
-    let changed = changed.and_then(|()| grpc_web::forward(header, transcoder.as_deref()));
+    let on_its_way = Way { gateway, route, peer: request.ip, is_trusted, transcoder };
+    let changed = on_its_way.change(header, context);
     changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
     if said.contains_key("upstream") {
         said.insert("upstream_request".to_owned(), sent(header, gateway));
     }
     said.extend(answered(route, &client, context));
     Ok(())
+}
+
+/// What decides how the head of a request goes on to the upstream.
+struct Way<'a> {
+    gateway: &'a Gateway,
+    route: &'a Route,
+    peer: IpAddr,
+    is_trusted: bool,
+    transcoder: Option<Box<grpc_web::Transcoder>>,
+}
+
+impl Way<'_> {
+    fn change(&self, header: &mut RequestHeader, context: &Context) -> pingora::Result<()> {
+        let Self { gateway, route, peer, is_trusted, .. } = *self;
+        let shown = HeaderValue::from_static("Bearer ...");
+        let token = match &route.action {
+            Action::Proxy(upstream) => upstream.token().map(|_| &shown),
+            _ => None,
+        };
+        let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
+        let is_tls = context.scheme == "https";
+        let origin = forward::Origin { peer, is_trusted, is_tls, port, request_id: None };
+        forward::change(header, |head| {
+            let host = forward::host_of(head);
+            forward::strip(head, is_trusted);
+            forward::keep_sessions(head, &gateway.own_cookies);
+            for policy in &route.policies {
+                policy.upstream_request_filter(head, context);
+            }
+            forward::authorize(head, token);
+            forward::announce(head, &origin, host);
+        })?;
+        grpc_web::forward(header, self.transcoder.as_deref())
+    }
 }
 
 /// The routes that were looked at, the winner first; of many, the first twenty.
@@ -265,20 +283,7 @@ async fn consider(
     said: &mut Said,
 ) -> Result<(), Stop> {
     match policy {
-        Policy::RateLimit(limit) => {
-            let windows = limit.windows(context);
-            let charges = windows.charges(header, context);
-            let mut states = limit::States::default();
-            let is_allowed = limit.table.peek(&charges, context.now.nanos(), &mut states);
-            let shown = windows.windows.iter().zip(states.as_slice()).map(|(window, state)| {
-                json!({"limit": &*window.label, "requests": state.limit, "remaining": state.remaining})
-            });
-            said.insert("limits".to_owned(), shown.collect());
-            if is_allowed {
-                return Ok(());
-            }
-            Err(Rejection::new(Code::RateLimited).into())
-        }
+        Policy::RateLimit(limit) => would_limit(limit, header, context, said),
         Policy::Authenticate(authenticate) => {
             let verdict = authenticate.identify(header, context).await;
             said.insert("authenticator".to_owned(), json!(context.authenticator.as_deref()));
@@ -295,16 +300,7 @@ async fn consider(
             said.insert("authorize".to_owned(), json!(shown));
             decided.map_err(|denied| authorize.rejection(&denied, header, context).into())
         }
-        Policy::Cors(_) => {
-            let verdict = policy.request_filter(header, context).await;
-            if let Err(Stop::Answered(reply)) = &verdict {
-                let mut head = http::Response::new(()).into_parts().0;
-                head.headers.extend(reply.headers.iter().cloned());
-                policy.response_filter(&mut head, header, context);
-                said.insert("response_headers".to_owned(), lines(&head));
-            }
-            verdict
-        }
+        Policy::Cors(_) => preflight(policy, header, context, said).await,
         Policy::BodyLimit(_) | Policy::Transform(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
         Policy::Answer(answer) => {
@@ -331,6 +327,40 @@ async fn consider(
             Ok(())
         }
     }
+}
+
+fn would_limit(
+    limit: &RateLimit,
+    header: &Parts,
+    context: &Context,
+    said: &mut Said,
+) -> Result<(), Stop> {
+    let windows = limit.windows(context);
+    let charges = windows.charges(header, context);
+    let mut states = limit::States::default();
+    let is_allowed = limit.table.peek(&charges, context.now.nanos(), &mut states);
+    let shown = windows.windows.iter().zip(states.as_slice()).map(|(window, state)| {
+        json!({"limit": &*window.label, "requests": state.limit, "remaining": state.remaining})
+    });
+    said.insert("limits".to_owned(), shown.collect());
+    if is_allowed { Ok(()) } else { Err(Rejection::new(Code::RateLimited).into()) }
+}
+
+/// What a browser is told that asks before it sends the request itself.
+async fn preflight(
+    policy: &Policy,
+    header: &Parts,
+    context: &mut Context,
+    said: &mut Said,
+) -> Result<(), Stop> {
+    let verdict = policy.request_filter(header, context).await;
+    if let Err(Stop::Answered(reply)) = &verdict {
+        let mut head = http::Response::new(()).into_parts().0;
+        head.headers.extend(reply.headers.iter().cloned());
+        policy.response_filter(&mut head, header, context);
+        said.insert("response_headers".to_owned(), lines(&head));
+    }
+    verdict
 }
 
 /// Under which key the answer would be looked for, and whether this request may be answered so.

@@ -140,7 +140,7 @@ fn route(id: &str, authenticator: &Arc<Authenticator>, scene: &Scene<'_>) -> Rou
         pass_credentials: false,
         flood: scene.shared.flood.clone(),
         forgeries: scene.shared.forgeries.clone(),
-        failures_per_second: scene.auth_failures,
+        failures_per_second: scene.edge.auth_failures,
     };
     let policies =
         [Policy::BodyLimit(BodyLimit { limit: BODY }), Policy::Authenticate(authenticate)];

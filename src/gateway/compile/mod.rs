@@ -85,12 +85,9 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstreams: &upstreams,
         models: &models,
         known: access::Known::of(&identities, process.store.is_some()),
-        request_body: edge.request_body,
-        auth_failures: edge.auth_failures,
-        path_rules: edge.path_rules,
+        edge: &edge,
         source,
         documents: &metadata::documents(raw, &root, &mut problems),
-        asks_for_certificates: tls::asks_for_certificates(raw),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
     if !problems.is_empty() {

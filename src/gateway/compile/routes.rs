@@ -9,10 +9,10 @@ use http::{HeaderValue, StatusCode};
 use super::{
     Source,
     access::{self, Known},
-    bodies, cors, grpc_web,
+    bodies, cors, edge, grpc_web,
     limits::{self, Plans},
     llm::{self, Models},
-    logins, matches, metadata, mirror, transform,
+    logins, matches, metadata, mirror, tls, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
@@ -47,13 +47,9 @@ pub(super) struct Scene<'a> {
     pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
     pub models: &'a Models,
     pub known: Known<'a>,
-    pub request_body: u64,
-    pub auth_failures: u64,
-    pub path_rules: crate::value::path::Rules,
+    pub edge: &'a edge::Compiled,
     pub source: Source<'a>,
     pub documents: &'a [metadata::Document],
-    /// Whether some listener asks its clients for certificates.
-    pub asks_for_certificates: bool,
 }
 
 pub(super) fn compile(
@@ -158,7 +154,7 @@ impl Declared<'_> {
     fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
         let limit = size_or(
             self.route.body_limit.as_ref(),
-            scene.request_body,
+            scene.edge.request_body,
             &self.at.key("body_limit"),
             problems,
         );
@@ -224,7 +220,9 @@ impl Declared<'_> {
                 if any.iter().any(|other| other.name == it.name) {
                     problems.add(&at, format!("`{word}` stands in this list already"));
                 }
-                if matches!(it.method, auth::Method::Mtls(_)) && !scene.asks_for_certificates {
+                if matches!(it.method, auth::Method::Mtls(_))
+                    && !tls::asks_for_certificates(self.raw)
+                {
                     problems.add_with_hint(
                         &at,
                         format!("`{word}` knows callers by certificates, and no listener asks for one"),
@@ -243,7 +241,7 @@ impl Declared<'_> {
             pass_credentials: self.route.pass_credentials.unwrap_or(false),
             flood: scene.shared.flood.clone(),
             forgeries: scene.shared.forgeries.clone(),
-            failures_per_second: scene.auth_failures,
+            failures_per_second: scene.edge.auth_failures,
         })
     }
 
@@ -254,7 +252,7 @@ impl Declared<'_> {
         problems: &mut Problems,
     ) -> Option<Transform> {
         let (config, route, id, at) = (self.raw, self.route, self.id, self.at);
-        let rules = scene.path_rules;
+        let rules = scene.edge.path_rules;
         transform::Scene { config, route, id, at, authenticate, rules }.compile(problems)
     }
 
