@@ -91,8 +91,9 @@ fn the_copy_is_what_the_upstream_got() {
         }
         assert_eq!(copied, first);
         assert_eq!(copy.header("host"), Some("shop.test"));
+        // Then its connection is back in the pool.
+        wait_for(&gateway, "answered", "ok", (index + 1) as f64);
     }
-    wait_for(&gateway, "answered", "ok", 5.0);
     assert_eq!(shadow.connections(), 1, "connections are kept");
     assert_eq!(
         gateway.metric("tollgate_upstream_duration_seconds_count", &[("upstream", "shadow")]),

@@ -3,14 +3,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use crate::{
-    pages,
-    support::{
-        Gateway, Recorded, Signature, Signer, Upstream, content_digest, hash_of, key, reply,
-        run_tollgate, skip,
-        tokens::{b64, hs256},
-        wait_until,
-    },
+use crate::support::{
+    Gateway, Recorded, Signature, Signer, Upstream, content_digest, hash_of, key, reply,
+    run_tollgate,
+    tokens::{b64, hs256},
+    wait_until,
 };
 
 const SECRET: &str = "a-secret-that-is-shared-with-the-issuer";
@@ -375,14 +372,4 @@ fn explain_shows_what_goes_on() {
     let said = explain("http://a.test/f/a..");
     assert_eq!((&said["code"], &said["status"]), (&json!("request_malformed"), &json!(400)));
     assert!(said["cause"].as_str().unwrap().contains("rewrite.regex"), "{said}");
-}
-
-#[test]
-fn the_page_does_what_it_says() {
-    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/transformation.md");
-    let text = std::fs::read_to_string(page).unwrap();
-    match *pages::missing(&text) {
-        [] => pages::run(&text).unwrap(),
-        ref missing => skip(&format!("{} is not installed", missing.join(", "))),
-    }
 }

@@ -128,13 +128,17 @@ impl Scene<'_> {
         // Vendors are far away.
         spec.timeouts.connect = Duration::from_secs(5);
         let at = self.at.key("tls");
-        spec.tls = raw.tls.as_ref().and_then(|it| upstreams::tls(it, self.base_dir, &at, problems));
+        // Of a snapshot that is only changed it is there already, and no file of it is read again.
+        let known = upstreams.get(&upstream).cloned();
+        if known.is_none() {
+            let tls = raw.tls.as_ref();
+            spec.tls = tls.and_then(|it| upstreams::tls(it, self.base_dir, &at, problems));
+        }
         if problems.0.len() > before {
             return None;
         }
-        // Of a snapshot that is only changed it is there already.
-        let known = match upstreams.get(&upstream) {
-            Some(known) => known.clone(),
+        let known = match known {
+            Some(known) => known,
             None => {
                 let made = Upstream::new(spec, &self.shared.endpoints);
                 let made = Arc::new(problems.keep(self.at, made)?);

@@ -190,7 +190,8 @@ pub async fn begin(
     let request = request.body(()).unwrap();
     let (response, mut sending) =
         client.ready().await.unwrap().send_request(request, false).unwrap();
-    sending.send_data(body.to_vec().into(), true).unwrap();
+    // A refusal may end the stream first.
+    let _ = sending.send_data(body.to_vec().into(), true);
     let response = tokio::time::timeout(HANG, response).await.expect("an answer").unwrap();
     (response, driver)
 }
