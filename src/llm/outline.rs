@@ -25,6 +25,9 @@ struct Member<'a> {
     value: Range<usize>,
 }
 
+/// Members of a body, far more than any API has: each is compared with those before it.
+const MOST_MEMBERS: usize = 256;
+
 impl<'a> Outline<'a> {
     /// # Errors
     /// It is no JSON object, names a key twice, or is nested too deep.
@@ -46,6 +49,9 @@ impl<'a> Outline<'a> {
             let value = skip_space(body, skip_space(body, key.end) + 1);
             let value = value..end_of_value(body, value);
             let name = name(body.get(key.clone()).unwrap_or_default());
+            if outline.members.len() == MOST_MEMBERS {
+                return Err(Malformed::new("the body has too many members"));
+            }
             if outline.members.iter().any(|it| it.name == name) {
                 let why = format!("`{}` stands twice", name.escape_debug());
                 return Err(Malformed::new(why));
@@ -265,6 +271,17 @@ mod tests {
         assert_eq!(outline.raw("a").unwrap(), b"true");
         assert_eq!(outline.raw("b"), None);
         assert_eq!(outline.get::<bool>("x").unwrap_err().place, "x");
+    }
+
+    #[test]
+    fn members_are_as_many_as_any_api_has() {
+        let body = |count: usize| {
+            let members: Vec<_> = (0..count).map(|it| format!("\"{it}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(Outline::read(body(MOST_MEMBERS).as_bytes()).is_ok());
+        let why = Outline::read(body(MOST_MEMBERS + 1).as_bytes()).unwrap_err().to_string();
+        assert!(why.contains("too many members"), "{why}");
     }
 
     #[test]

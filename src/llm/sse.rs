@@ -51,7 +51,7 @@ impl Parser {
             let unseen = self.buffer.get(self.scanned..).unwrap_or_default();
             let Some(found) = memchr::memchr2(b'\n', b'\r', unseen) else {
                 self.scanned = self.buffer.len();
-                return if self.buffer.len() > LONGEST { Err(TooLong) } else { Ok(None) };
+                return self.wait();
             };
             let end = self.scanned + found;
             let is_return = self.buffer.get(end) == Some(&b'\r');
@@ -63,7 +63,7 @@ impl Parser {
                     Some(_) => {}
                     // A blank line ends the event without waiting for what may follow it.
                     None if is_blank => self.skips_feed = true,
-                    None => return Ok(None),
+                    None => return self.wait(),
                 }
             }
             (self.scanned, self.line) = (after, after);
@@ -78,6 +78,10 @@ impl Parser {
                 return Ok(Some(frame(raw.freeze())));
             }
         }
+    }
+
+    fn wait(&self) -> Result<Option<Frame>, TooLong> {
+        if self.buffer.len() > LONGEST { Err(TooLong) } else { Ok(None) }
     }
 
     /// What is left when no more comes: some servers leave out the last blank line.

@@ -7,6 +7,8 @@ pub mod openai;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -118,16 +120,15 @@ fn check(request: &mut Request) -> Result<(), Malformed> {
     if request.messages.is_empty() {
         return Err(place.wrong("there is none: a conversation has at least one message"));
     }
-    let mut calls: Vec<(String, String)> = Vec::new();
+    let mut calls: HashMap<String, String> = HashMap::new();
     for message in &mut request.messages {
         for part in &mut message.parts {
             match (part, message.role) {
                 (Part::ToolCall(call), Role::Assistant) => {
-                    calls.push((call.id.clone(), call.name.clone()));
+                    calls.insert(call.id.clone(), call.name.clone());
                 }
                 (Part::ToolResult(result), Role::User) => {
-                    let call = calls.iter().rev().find(|(id, _)| *id == result.id);
-                    let Some((_, name)) = call else {
+                    let Some(name) = calls.get(&result.id) else {
                         let id = result.id.chars().take(64).collect::<String>();
                         let why = format!(
                             "a tool's result answers the call `{id}`, which no message before it made"

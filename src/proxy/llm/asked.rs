@@ -9,7 +9,7 @@ use super::ANTHROPIC_VERSION;
 use crate::{
     gateway::llm::Target,
     llm::{
-        Api, Call, Dialect, Endpoint, Failure, api::openai::passing, chat, endpoint::Pass,
+        Api, Call, Dialect, Endpoint, Failure, api::openai::passing, endpoint::Pass,
         fields::Malformed, outline::Outline, seal,
     },
 };
@@ -25,8 +25,6 @@ pub struct Asked<'a> {
     pub is_stream: bool,
     /// Whether a stream is to end with what was used.
     pub wants_usage: bool,
-    /// Made for the first target that needs it.
-    typed: Option<Box<chat::Request>>,
 }
 
 /// The same call for one target.
@@ -56,7 +54,7 @@ impl<'a> Asked<'a> {
             Api::OpenAi | Api::Anthropic => outline.get::<bool>("stream")?.unwrap_or(false),
         };
         let wants_usage = call.api != Api::OpenAi || passing::wants_usage(&outline)?;
-        Ok(Self { call, body, outline, model, is_stream, wants_usage, typed: None })
+        Ok(Self { call, body, outline, model, is_stream, wants_usage })
     }
 
     /// # Errors
@@ -97,32 +95,52 @@ impl<'a> Asked<'a> {
                 patch.set("model", model());
                 (patch.apply(), Vec::new())
             }
-            // The model stands in the path.
-            Api::Gemini => (self.body.clone(), Vec::new()),
+            Api::Gemini => (self.naming(&target.model), Vec::new()),
         };
         Ok(Outgoing { path: self.path(target), body, dropped, is_translated: false })
     }
 
-    fn translated(&mut self, target: &Target) -> Result<Outgoing, Malformed> {
-        if self.typed.is_none() {
-            let body: Value = serde_json::from_slice(self.body)
-                .map_err(|why| Malformed::new(format!("the body is not JSON: {why}")))?;
-            let body = match (self.call.api, body) {
-                // Its clients may name a model in the body too, which means nothing.
-                (Api::Gemini, Value::Object(mut map)) => {
-                    map.remove("model");
-                    Value::Object(map)
-                }
-                (_, body) => body,
-            };
-            let mut typed = self.call.api.decode_request(body)?;
-            typed.is_stream = self.is_stream;
-            self.typed = Some(Box::new(typed));
+    /// The model stands in the path, and in some bodies besides.
+    fn naming(&self, model: &str) -> Bytes {
+        const HOLDERS: [&str; 3] = ["model", "requests", "generateContentRequest"];
+        if HOLDERS.iter().all(|it| self.outline.raw(it).is_none()) {
+            return self.body.clone();
         }
-        let none = chat::Request::default();
-        let typed = self.typed.as_deref().unwrap_or(&none);
+        let Ok(mut body) = serde_json::from_slice::<Value>(self.body) else {
+            return self.body.clone();
+        };
+        let named = Value::from(format!("models/{model}"));
+        let rename = |it: &mut Value| {
+            if let Some(old) = it.get_mut("model") {
+                *old = named.clone();
+            }
+        };
+        rename(&mut body);
+        for request in body.get_mut("requests").and_then(Value::as_array_mut).into_iter().flatten()
+        {
+            rename(request);
+        }
+        body.get_mut("generateContentRequest").into_iter().for_each(rename);
+        serde_json::to_vec(&body).map_or_else(|_| self.body.clone(), Bytes::from)
+    }
+
+    /// Read anew for each target: what is read takes many times the memory of the body, and the answer
+    /// may take minutes.
+    fn translated(&self, target: &Target) -> Result<Outgoing, Malformed> {
+        let body: Value = serde_json::from_slice(self.body)
+            .map_err(|why| Malformed::new(format!("the body is not JSON: {why}")))?;
+        let body = match (self.call.api, body) {
+            // Its clients may name a model in the body too, which means nothing.
+            (Api::Gemini, Value::Object(mut map)) => {
+                map.remove("model");
+                Value::Object(map)
+            }
+            (_, body) => body,
+        };
+        let mut typed = self.call.api.decode_request(body)?;
+        typed.is_stream = self.is_stream;
         let dialect = target.provider.dialect;
-        let own = seal::unmark(dialect.api(), typed);
+        let own = seal::unmark(dialect.api(), &typed);
         let encoded = dialect.encode_request(&own, &target.model)?;
         let body = serde_json::to_vec(&encoded.body).unwrap_or_default().into();
         let path = self.path(target);

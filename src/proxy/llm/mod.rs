@@ -10,7 +10,7 @@ mod say;
 mod target;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,6 +31,7 @@ use crate::{
         route::Action,
     },
     llm::{Api, Call, Endpoint, Failure, endpoint::api_of},
+    policy::Policy,
     telemetry::LlmOutcome,
 };
 
@@ -77,6 +78,11 @@ pub async fn serve(
         }
         Endpoint::Generate | Endpoint::Pass(_) => {}
     }
+    if slips_past(exchange) {
+        let rejection =
+            Rejection::new(Code::MediaTypeUnsupported).detail("application/json is accepted here");
+        return reply::refuse(session, exchange, rejection).await;
+    }
     let body = match intake::read(session, exchange).await? {
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
@@ -85,6 +91,15 @@ pub async fn serve(
         Ok((asked, model)) => ask(proxy, session, exchange, route, asked, model).await,
         Err(rejection) => reply::refuse(session, exchange, *rejection).await,
     }
+}
+
+/// Whether the route changes bodies and leaves this one alone, for what its type says: models are asked
+/// whatever it says.
+fn slips_past(exchange: &Exchange) -> bool {
+    let mut policies = exchange.route.iter().flat_map(|route| &route.policies);
+    exchange.context.has_body
+        && exchange.context.incoming.is_none()
+        && policies.any(|it| matches!(it, Policy::Content(content) if content.changes()))
 }
 
 fn unknown(name: &str) -> Rejection {
@@ -145,7 +160,15 @@ async fn ask(
             break;
         }
     }
+    close_if_leaving(proxy, session);
     say::lost(session, exchange, asked.call.api, lost).await
+}
+
+/// The request began when connections were still kept, perhaps minutes ago.
+fn close_if_leaving(proxy: &Proxy, session: &mut Session) {
+    if proxy.is_draining.load(Ordering::Relaxed) {
+        session.set_keepalive(None);
+    }
 }
 
 impl Asking<'_> {
@@ -184,6 +207,7 @@ impl Asking<'_> {
                 return Err(error);
             }
         };
+        close_if_leaving(self.proxy, session);
         match outcome {
             Ok(Ready::Whole(whole)) => {
                 target.metrics.record(LlmOutcome::Answered);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use pingora::{Error, ErrorType, connectors::http::Connector};
+use serde_json::Value;
 
 use super::{
     asked::{Asked, Outgoing},
@@ -83,7 +84,6 @@ impl Trouble {
     pub fn of_error(error: &Error) -> Box<Self> {
         let cause = cause::said(error);
         match error.etype() {
-            _ if is_timeout(error) => Self::timeout(cause),
             ErrorType::ConnectTimedout
             | ErrorType::ConnectRefused
             | ErrorType::ConnectNoRoute
@@ -95,6 +95,7 @@ impl Trouble {
                 let failure = Failure::new(502, "the provider cannot be reached");
                 Self::new(LlmOutcome::Unreachable, failure.code("upstream_failed"), cause)
             }
+            _ if is_timeout(error) => Self::timeout(cause),
             _ => {
                 let failure = Failure::new(502, "the provider's answer broke off");
                 Self::new(LlmOutcome::Failed, failure.code("upstream_failed"), cause)
@@ -262,9 +263,8 @@ impl Try<'_> {
 
     /// Google says of a bad key that the request is bad.
     fn meant(&self, status: u16, body: &[u8]) -> u16 {
-        let is_key = status == 400
-            && self.target.provider.dialect == Dialect::Gemini
-            && memchr::memmem::find(body, b"API_KEY_INVALID").is_some();
+        let is_key =
+            status == 400 && self.target.provider.dialect == Dialect::Gemini && is_bad_key(body);
         if is_key { 401 } else { status }
     }
 
@@ -326,4 +326,35 @@ fn retry_after(text: &str) -> Option<Duration> {
         at.duration_since(std::time::SystemTime::now()).ok()
     };
     seconds(text).or_else(date)
+}
+
+/// By the reason in its details alone: its words may repeat what the client wrote.
+fn is_bad_key(body: &[u8]) -> bool {
+    let Ok(said) = serde_json::from_slice::<Value>(body) else { return false };
+    // To a stream it answers with a list of one.
+    let error = said.get(0).unwrap_or(&said).get("error");
+    let details = error.and_then(|it| it.get("details")).and_then(Value::as_array);
+    let is_it = |it: &Value| it.get("reason").and_then(Value::as_str) == Some("API_KEY_INVALID");
+    details.is_some_and(|it| it.iter().any(is_it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_bad_where_google_says_so_and_not_where_it_repeats_a_client() {
+        let check =
+            |body: &str, expected| assert_eq!(is_bad_key(body.as_bytes()), expected, "{body}");
+        let reason = r#"{"error": {"details": [{}, {"reason": "API_KEY_INVALID"}]}}"#;
+        check(reason, true);
+        check(&format!("[{reason}]"), true);
+        check(
+            r#"{"error": {"message": "Unknown name \"API_KEY_INVALID\"", "details": []}}"#,
+            false,
+        );
+        check(r#"{"error": {"details": [{"reason": "BAD API_KEY_INVALID"}]}}"#, false);
+        check("API_KEY_INVALID", false);
+        check("", false);
+    }
 }
