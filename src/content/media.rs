@@ -13,7 +13,8 @@ pub fn essence(value: &HeaderValue) -> &str {
 pub fn of(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
     let first = lines.next().map(essence);
-    first.filter(|it| !it.is_empty() && lines.next().is_none())
+    // A comma would make a list of it, of which some read the first and some the last.
+    first.filter(|it| !it.is_empty() && !it.contains(',') && lines.next().is_none())
 }
 
 /// `application/json`, or anything that ends with `+json` (RFC 6839 section 3.1).
@@ -87,6 +88,7 @@ mod tests {
         check(&[" Application/JSON ; charset=utf-8"], Some("Application/JSON"));
         check(&["", "a/b"], None);
         check(&["a/b", "a/b"], None);
+        check(&["a/b, a/b"], None);
         check(&[], None);
     }
 

@@ -69,7 +69,7 @@ impl Answer {
         context: &mut Context,
     ) -> Result<(), Rejection> {
         let Some(outgoing) = context.answering.outgoing.as_deref_mut() else { return Ok(()) };
-        if response.status.as_u16() < 200 || matches!(response.status.as_u16(), 204 | 205 | 304) {
+        if response.status.as_u16() < 200 || matches!(response.status.as_u16(), 204 | 304) {
             return Ok(());
         }
         let length = response.headers.get(header::CONTENT_LENGTH);

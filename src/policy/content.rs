@@ -84,7 +84,8 @@ impl Content {
     }
 
     /// Whether the upstream gets other bytes than were sent.
-    const fn changes(&self) -> bool {
+    #[must_use]
+    pub const fn changes(&self) -> bool {
         self.convert.is_some() || self.edits.is_some()
     }
 
@@ -149,6 +150,11 @@ impl Content {
             return self.without_body(&request.method).map(|()| None);
         }
         let kind = media::of(&request.headers);
+        if kind.is_none() && self.changes() {
+            // Somebody behind us might read it as what it is not for us.
+            return Err(Rejection::new(Code::RequestMalformed)
+                .detail("Content-Type does not name one media type"));
+        }
         let is_described = described.as_ref().zip(kind).is_some_and(|(it, kind)| it.is_read(kind));
         let is_form = kind.is_some_and(media::is_form)
             && (self.convert == Some(Convert::FormToJson) || is_described);

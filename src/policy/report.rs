@@ -63,17 +63,14 @@ pub async fn run(
 
 /// Once a request would have been refused nothing further would have been asked or charged. Who is
 /// calling is asked all the same: a request that is let through is to reach the upstream with the
-/// headers of its caller and without its credential. What changes heads and bodies refuses nobody.
+/// headers of its caller and without its credential. What changes heads and bodies refuses nobody, and
+/// the bound of a body holds in either mode.
 #[must_use]
 pub const fn is_due(policy: &Policy, context: &Context) -> bool {
     context.reported.is_none()
         || !matches!(
             policy,
-            Policy::Ip(_)
-                | Policy::BodyLimit(_)
-                | Policy::Authorize(_)
-                | Policy::RateLimit(_)
-                | Policy::Concurrency(_)
+            Policy::Ip(_) | Policy::Authorize(_) | Policy::RateLimit(_) | Policy::Concurrency(_)
         )
 }
 

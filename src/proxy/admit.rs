@@ -232,7 +232,7 @@ pub(super) fn preflight(question: &Request<'_>, gateway: &Gateway) -> Option<Met
     match gateway.matcher.find(&asking(*question, Some(&method))) {
         Outcome::Found(index) => {
             let route = gateway.routes.get(index)?;
-            matches!(route.policies.first(), Some(Policy::Cors(_))).then_some(method)
+            route.policies.iter().any(|it| matches!(it, Policy::Cors(_))).then_some(method)
         }
         _ => None,
     }

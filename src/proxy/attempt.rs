@@ -126,8 +126,8 @@ pub fn failed(
     }
     let is_timeout = is_timeout(error.etype());
     let is_whole = !session.as_ref().retry_buffer_truncated();
-    let is_unanswered = session.response_written().is_none_or(|it| it.status.is_informational())
-        && exchange.caching.as_ref().is_none_or(|it| !it.is_storing);
+    let is_unanswered =
+        !is_begun(session) && exchange.caching.as_ref().is_none_or(|it| !it.is_storing);
     // A pooled connection that the upstream had closed meanwhile says nothing of its health.
     let is_stale = is_reused && !is_timeout && is_unanswered;
     if !is_stale {
@@ -299,7 +299,7 @@ pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Err
     exchange.cause = Some(cause.clone());
     let Some(mut rejection) = rejection else { return 0 };
     rejection.cause.get_or_insert(cause);
-    if session.response_written().is_some_and(|it| !it.status.is_informational()) {
+    if is_begun(session) {
         exchange.refused = Some(rejection.code);
         exchange.cause = rejection.cause;
         return 0;
@@ -311,6 +311,13 @@ pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Err
         Ok(()) => status,
         Err(_) => 0,
     }
+}
+
+/// Whether the client has the head of its answer. After a 101 everything is the tunnel's.
+fn is_begun(session: &Session) -> bool {
+    session.response_written().is_some_and(|it| {
+        !it.status.is_informational() || it.status == StatusCode::SWITCHING_PROTOCOLS
+    })
 }
 
 fn verdict(exchange: &mut Exchange, error: &Error) -> Option<Rejection> {

@@ -102,9 +102,12 @@ pub fn pass(
         whole.extend(body.take());
         *body = Some(whole.concat().into());
     }
-    count(exchange, body.as_ref().map_or(0, Bytes::len))?;
     // What follows an upgrade is no body of a request.
-    if exchange.context.reads_body && !session.was_upgraded() {
+    let is_body = !session.was_upgraded();
+    if is_body {
+        count(exchange, body.as_ref().map_or(0, Bytes::len))?;
+    }
+    if exchange.context.reads_body && is_body {
         for policy in exchange.route.iter().flat_map(|route| &route.policies) {
             if let Err(refusal) = policy.request_body_filter(body, is_last, &mut exchange.context)
                 && let Err(Stop::Refused(refusal)) = settle(refusal.into(), &mut exchange.context)

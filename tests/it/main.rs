@@ -50,6 +50,7 @@ mod provider;
 mod proxy_protocol;
 mod reload;
 mod routing;
+mod seams;
 mod secrets;
 mod signature;
 mod signature_body;
