@@ -59,7 +59,7 @@ pub fn check(
 
 /// What file names in `file` are relative to.
 fn base_dir(file: &Path) -> &Path {
-    file.parent().unwrap_or(Path::new("."))
+    config::folder_of(file)
 }
 
 fn compiled(

@@ -139,6 +139,13 @@ impl Revision {
     }
 }
 
+/// What file names in `file` are relative to. The parent of a bare name is no path at all.
+#[must_use]
+pub fn folder_of(file: &FilePath) -> &FilePath {
+    let parent = file.parent().filter(|it| !it.as_os_str().is_empty());
+    parent.unwrap_or(FilePath::new("."))
+}
+
 /// Reads the file at `path`. Relative paths in it are relative to its folder.
 ///
 /// # Errors
@@ -150,7 +157,7 @@ pub fn load(path: &FilePath) -> Result<Loaded, Failure> {
         Err(why) => return Err(unreadable(&file, "", Problem::of(why))),
     };
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &file, path.parent().unwrap_or(FilePath::new("."))),
+        Ok(text) => parse(text, &file, folder_of(path)),
         Err(error) => {
             let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let before = String::from_utf8_lossy(valid);
@@ -236,6 +243,17 @@ mod tests {
 
     fn parse_here(text: &str) -> Result<Loaded, Failure> {
         parse(text, "t.yaml", FilePath::new("."))
+    }
+
+    #[test]
+    fn a_bare_name_lies_in_the_folder_at_hand() {
+        let check = |file: &str, expected: &str| {
+            assert_eq!(folder_of(FilePath::new(file)), FilePath::new(expected), "{file}");
+        };
+        check("gateway.yaml", ".");
+        check("./gateway.yaml", ".");
+        check("a/gateway.yaml", "a");
+        check("/gateway.yaml", "/");
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Store {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.memory.len() == 0
+        self.memory.len() == 0 && self.disk.load().is_none()
     }
 
     /// Whether the body of this key outgrew its bound not long ago.

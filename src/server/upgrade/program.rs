@@ -49,8 +49,8 @@ pub fn trusted(named: &Path) -> Result<PathBuf, Failure> {
             return Err(refuse(&format!("others than root and this user can change {path}")));
         }
     }
-    // As it was named: a link that is moved later is followed later.
-    Ok(named.to_owned())
+    // Not as it was named: a link in that path may be somebody else's, and be moved before it is run.
+    Ok(real)
 }
 
 /// Its own process group, so that what it has started ends with it.

@@ -18,7 +18,14 @@ const WINDOW: usize = 16 << 10;
 /// Until when the index may be incomplete is for the writer to say; what must go it is told.
 pub fn run(inner: &Inner, ids: &[u64]) {
     let mut discard_before = 0;
-    let segments: Vec<_> = ids.iter().filter_map(|id| open(inner, *id)).collect();
+    let mut segments = Vec::new();
+    for id in ids {
+        match open(inner, *id) {
+            Some(segment) => segments.push(segment),
+            // Purges may be lost with it, and what they concern is older.
+            None => discard_before = discard_before.max(*id + 1),
+        }
+    }
     for segment in &segments {
         if inner.is_closed.load(Relaxed) {
             return;
@@ -32,12 +39,12 @@ pub fn run(inner: &Inner, ids: &[u64]) {
                     segment.id,
                     "is damaged: the rest of it, and what is older, is left out",
                 );
-                discard_before = segment.id;
+                discard_before = discard_before.max(segment.id);
             }
             Err(why) => {
                 count(&inner.counters.read_errors);
                 say(inner, segment.id, &format!("{why}: it, and what is older, is left out"));
-                discard_before = segment.id + 1;
+                discard_before = discard_before.max(segment.id + 1);
             }
         }
     }
