@@ -216,9 +216,21 @@ async fn walk(
     if route.is_grpc_web {
         said.insert("grpc_web".to_owned(), json!(transcoder.is_some()));
     }
-    let on_its_way = Way { gateway, route, peer: request.ip, is_trusted, transcoder };
-    let changed = on_its_way.change(header, context);
-    changed.map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
+    let shown = HeaderValue::from_static("Bearer ...");
+    let outward = forward::Outward {
+        own_cookies: &gateway.own_cookies,
+        policies: &route.policies,
+        context,
+        is_continued: false,
+        authorization: match &route.action {
+            Action::Proxy(upstream) => upstream.token().map(|_| &shown),
+            _ => None,
+        },
+        origin: origin(gateway, request, context, is_trusted),
+    };
+    forward::change(header, |head| forward::rewrite(head, &outward))
+        .and_then(|()| grpc_web::forward(header, transcoder.as_deref()))
+        .map_err(|why| Rejection::new(Code::InternalError).cause(why))?;
     if said.contains_key("upstream") {
         said.insert("upstream_request".to_owned(), sent(header, gateway));
     }
@@ -226,38 +238,16 @@ async fn walk(
     Ok(())
 }
 
-/// What decides how the head of a request goes on to the upstream.
-struct Way<'a> {
-    gateway: &'a Gateway,
-    route: &'a Route,
-    peer: IpAddr,
+/// As if it had come over the first listener.
+fn origin(
+    gateway: &Gateway,
+    request: &Request,
+    context: &Context,
     is_trusted: bool,
-    transcoder: Option<Box<grpc_web::Transcoder>>,
-}
-
-impl Way<'_> {
-    fn change(&self, header: &mut RequestHeader, context: &Context) -> pingora::Result<()> {
-        let Self { gateway, route, peer, is_trusted, .. } = *self;
-        let shown = HeaderValue::from_static("Bearer ...");
-        let token = match &route.action {
-            Action::Proxy(upstream) => upstream.token().map(|_| &shown),
-            _ => None,
-        };
-        let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
-        let is_tls = context.scheme == "https";
-        let origin = forward::Origin { peer, is_trusted, is_tls, port, request_id: None };
-        forward::change(header, |head| {
-            let host = forward::host_of(head);
-            forward::strip(head, is_trusted);
-            forward::keep_sessions(head, &gateway.own_cookies);
-            for policy in &route.policies {
-                policy.upstream_request_filter(head, context);
-            }
-            forward::authorize(head, token);
-            forward::announce(head, &origin, host);
-        })?;
-        grpc_web::forward(header, self.transcoder.as_deref())
-    }
+) -> forward::Origin<'static> {
+    let port = gateway.process.listeners.first().map_or(0, |it| it.address.port());
+    let is_tls = context.scheme == "https";
+    forward::Origin { peer: request.ip, is_trusted, is_tls, port, request_id: None }
 }
 
 /// The routes that were looked at, the winner first; of many, the first twenty.

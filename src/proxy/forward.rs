@@ -9,7 +9,7 @@ use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
 use crate::{
     auth::oidc::cookie::Base,
     flow::reserved::{self, Claim},
-    policy,
+    policy::{self, Context, Policy},
 };
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -51,8 +51,35 @@ pub fn change(request: &mut RequestHeader, change: impl FnOnce(&mut Parts)) -> p
     Ok(())
 }
 
+/// What a request is changed by on its way.
+pub struct Outward<'a> {
+    pub own_cookies: &'a [Base],
+    pub policies: &'a [Policy],
+    pub context: &'a Context,
+    /// The client was told to go on with its body.
+    pub is_continued: bool,
+    /// What the upstream is shown: an access token of ours.
+    pub authorization: Option<&'a HeaderValue>,
+    pub origin: Origin<'a>,
+}
+
+/// Makes of the client's head what the upstream gets.
+pub fn rewrite(head: &mut Parts, outward: &Outward<'_>) {
+    let host = host_of(head);
+    strip(head, outward.origin.is_trusted);
+    keep_sessions(head, outward.own_cookies);
+    for policy in outward.policies {
+        policy.upstream_request_filter(head, outward.context);
+    }
+    if outward.is_continued {
+        head.headers.remove(header::EXPECT);
+    }
+    authorize(head, outward.authorization);
+    announce(head, &outward.origin, host);
+}
+
 /// Takes out what the client claims of itself.
-pub fn strip(request: &mut Parts, is_trusted: bool) {
+fn strip(request: &mut Parts, is_trusted: bool) {
     let doomed: Vec<HeaderName> = request
         .headers
         .keys()
@@ -69,7 +96,7 @@ pub fn strip(request: &mut Parts, is_trusted: bool) {
 }
 
 /// Shows the upstream our own access token, in place of whatever the client sent.
-pub fn authorize(request: &mut Parts, token: Option<&HeaderValue>) {
+fn authorize(request: &mut Parts, token: Option<&HeaderValue>) {
     if let Some(token) = token {
         // It replaces all lines of the name.
         request.headers.insert(header::AUTHORIZATION, token.clone());
@@ -77,20 +104,20 @@ pub fn authorize(request: &mut Parts, token: Option<&HeaderValue>) {
 }
 
 /// Takes out the cookies of logins, which are for the gateway only, whatever the route is.
-pub fn keep_sessions(request: &mut Parts, own: &[Base]) {
+fn keep_sessions(request: &mut Parts, own: &[Base]) {
     if !own.is_empty() {
         policy::remove_cookies(request, |name| own.iter().any(|it| it.owns(name)));
     }
 }
 
 /// What the client asked for: HTTP/2 has it beside the headers.
-pub fn host_of(request: &Parts) -> Option<HeaderValue> {
+fn host_of(request: &Parts) -> Option<HeaderValue> {
     let host = request.headers.get(header::HOST).cloned();
     host.or_else(|| HeaderValue::from_str(request.uri.authority()?.as_str()).ok())
 }
 
 /// Says how the request came in; `host` is what the client said, which may not be in it any more.
-pub fn announce(request: &mut Parts, origin: &Origin<'_>, host: Option<HeaderValue>) {
+fn announce(request: &mut Parts, origin: &Origin<'_>, host: Option<HeaderValue>) {
     if let Some(id) = origin.request_id {
         request.headers.insert(&X_REQUEST_ID, id.clone());
     }

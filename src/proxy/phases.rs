@@ -164,19 +164,15 @@ impl ProxyHttp for Proxy {
         exchange: &mut Self::CTX,
     ) -> Result<()> {
         let is_trusted = exchange.is_peer_trusted(session);
-        forward::change(request, |head| {
-            let host = forward::host_of(head);
-            forward::strip(head, is_trusted);
-            forward::keep_sessions(head, &exchange.gateway.own_cookies);
-            for policy in exchange.route.iter().flat_map(|route| &route.policies) {
-                policy.upstream_request_filter(head, &exchange.context);
-            }
-            if exchange.forwarding.is_continued {
-                head.headers.remove(http::header::EXPECT);
-            }
-            forward::authorize(head, exchange.forwarding.authorization.as_ref());
-            forward::announce(head, &exchange.origin(session, is_trusted), host);
-        })?;
+        let outward = forward::Outward {
+            own_cookies: &exchange.gateway.own_cookies,
+            policies: exchange.route.as_ref().map_or(&[], |route| &route.policies),
+            context: &exchange.context,
+            is_continued: exchange.forwarding.is_continued,
+            authorization: exchange.forwarding.authorization.as_ref(),
+            origin: exchange.origin(session, is_trusted),
+        };
+        forward::change(request, |head| forward::rewrite(head, &outward))?;
         grpc_web::forward(request, exchange.grpc_web.as_deref())?;
         mirror::begin(&self.mirrors, session, request, exchange);
         Ok(())
