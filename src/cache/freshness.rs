@@ -9,6 +9,7 @@ use super::{
     control::{self, ENDLESS, Scope},
     vary,
 };
+use crate::content;
 
 /// Bytes of a response's headers at most; more are not kept.
 pub const MOST_HEADERS: usize = 64 << 10;
@@ -152,14 +153,10 @@ fn may_store(
         return Err(Refusal::Vary);
     }
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if size > MOST_HEADERS || length(headers).is_some_and(|it| it > rule.max_body) {
+    if size > MOST_HEADERS || content::length(headers).is_some_and(|it| it > rule.max_body) {
         return Err(Refusal::TooLarge);
     }
     Ok(())
-}
-
-fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Seconds, and whether the origin said so (section 4.2.1).

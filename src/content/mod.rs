@@ -9,3 +9,11 @@ pub mod media;
 pub mod openapi;
 pub mod pointer;
 pub mod schema;
+
+use http::{HeaderMap, header};
+
+/// What `Content-Length` says (RFC 9110 section 8.6); nothing where it is not there or is no number.
+#[must_use]
+pub fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

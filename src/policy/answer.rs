@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     content::{
+        self,
         coding::Coding,
         edits::{Edits, Filled},
         json::Node,
@@ -72,8 +73,7 @@ impl Answer {
         if response.status.as_u16() < 200 || matches!(response.status.as_u16(), 204 | 304) {
             return Ok(());
         }
-        let length = response.headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
+        let length = content::length(&response.headers);
         if length == Some(0) {
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl Answer {
         outgoing.coding = coding_of(&response.headers)
             .map_err(|()| self.failed("it is packed in a way that is not understood"))?;
         if !outgoing.is_head {
-            if length.is_some_and(|it| it > self.most) {
+            if length.is_some_and(|it| it > self.most as u64) {
                 return Err(self.failed("it is larger than what may be held"));
             }
             outgoing.is_due = true;

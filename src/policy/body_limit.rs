@@ -1,9 +1,12 @@
 //! Refuses a body that is announced as too large, before a byte of it is read. Bodies that do not
 //! say their length are counted as they stream, in `proxy/body.rs`.
-use http::{header, request::Parts};
+use http::request::Parts;
 
 use super::Context;
-use crate::flow::rejection::{Code, Rejection};
+use crate::{
+    content,
+    flow::rejection::{Code, Rejection},
+};
 
 #[derive(Debug)]
 pub struct BodyLimit {
@@ -18,11 +21,7 @@ impl BodyLimit {
         context: &mut Context,
     ) -> Result<(), Rejection> {
         context.body_limit = self.limit;
-        let announced = request
-            .headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        match announced {
+        match content::length(&request.headers) {
             Some(length) if length > self.limit => Err(Self::refusal(self.limit)),
             _ => Ok(()),
         }

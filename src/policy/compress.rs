@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::{Answering, Context};
 use crate::{
     content::{
-        accept,
+        self, accept,
         coding::{Coding, Encoder},
         media,
     },
@@ -94,10 +94,8 @@ impl Compress {
         let has_content = response.status.as_u16() >= 200
             && !matches!(response.status.as_u16(), 204 | 205 | 206 | 304)
             && !headers.contains_key(header::CONTENT_RANGE);
-        let length = headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
         has_content
-            && length.is_none_or(|it| it >= self.min_size.max(1))
+            && content::length(headers).is_none_or(|it| it >= self.min_size.max(1))
             && media::of(headers).is_some_and(media::is_compressible)
             && !headers.contains_key(header::CONTENT_ENCODING)
             && !has_item(headers, &header::CACHE_CONTROL, "no-transform")

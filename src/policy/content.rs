@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Context, compress::OF_THE_BYTES};
 use crate::{
     content::{
+        self,
         coding::{self, Coding},
         edits::{Edits, Filled},
         form,
@@ -170,9 +171,7 @@ impl Content {
                 .detail("only zstd, br and gzip are understood here")
                 .header(header::ACCEPT_ENCODING, HeaderValue::from_static("zstd, br, gzip"))
         })?;
-        let length = request.headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
-        if length.is_some_and(|it| it > self.most) {
+        if content::length(&request.headers).is_some_and(|it| it > self.most as u64) {
             return Err(self.too_large());
         }
         let filled = self.edits.as_ref().map(|it| it.fill(&context.values(request)));

@@ -3,10 +3,11 @@
 //! one that never left; of a longer one the upstream has the beginning when it is cut off.
 use bytes::Bytes;
 use http::{HeaderValue, Version, header};
-use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
+use pingora::{Error, ErrorType, Result, proxy::Session};
 
 use super::exchange::Exchange;
 use crate::{
+    content,
     flow::{answer::Stop, rejection::Rejection},
     policy::{body_limit::BodyLimit, report::settle},
 };
@@ -29,7 +30,7 @@ pub async fn read_ahead(session: &mut Session, exchange: &mut Exchange) -> Resul
     if session.is_body_empty() {
         return pass(session, exchange, &mut None, true);
     }
-    let length = length(session.req_header());
+    let length = content::length(&session.req_header().headers);
     if length.is_some_and(|length| length > KEPT as u64) {
         return Ok(());
     }
@@ -59,10 +60,6 @@ pub async fn read_ahead(session: &mut Session, exchange: &mut Exchange) -> Resul
             return Ok(());
         }
     }
-}
-
-pub(super) fn length(request: &RequestHeader) -> Option<u64> {
-    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Who waits for `100 Continue` (RFC 9110 section 10.1.1) gets it from us, as no upstream is asked yet.

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 
 use super::{attempt, exchange::Exchange};
 use crate::{
+    content,
     flow::clock::{self, Now},
     gateway::route::Mirror,
     limit,
@@ -95,7 +96,7 @@ pub fn begin(
     if !is_due {
         return;
     }
-    if length(request).is_some_and(|it| it > mirror.max_body as u64) {
+    if content::length(&request.headers).is_some_and(|it| it > mirror.max_body as u64) {
         return mirror.metrics.record(MirrorOutcome::TooLarge);
     }
     let Some(place) = mirror.in_flight.try_enter(mirror.key, mirror.concurrency) else {
@@ -144,10 +145,6 @@ pub fn end(exchange: &mut Exchange) {
     {
         pending.mirror.metrics.record(MirrorOutcome::Incomplete);
     }
-}
-
-fn length(request: &Parts) -> Option<u64> {
-    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl Mirrors {

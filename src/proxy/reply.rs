@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{body, caching, exchange::Exchange, llm};
 use crate::{
+    content,
     flow::{
         answer::Stop,
         grpc::{self, GRPC_MESSAGE, GRPC_STATUS, Kind},
@@ -245,10 +246,7 @@ impl Answer {
 /// for the next request (CVE-2025-4366); Pingora does that.
 fn keep(session: &mut Session) {
     let request = session.req_header();
-    let length = request
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = content::length(&request.headers);
     // Who waits for `100 Continue` has not sent a body and may never do so.
     let is_waiting = request.headers.contains_key(header::EXPECT);
     if length.is_some_and(|length| length <= DRAIN) && !is_waiting {

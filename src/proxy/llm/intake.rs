@@ -3,6 +3,7 @@ use bytes::{Bytes, BytesMut};
 use pingora::{Error, ErrorSource, ErrorType, Result, proxy::Session};
 
 use crate::{
+    content,
     flow::rejection::{Code, Rejection},
     proxy::{body, exchange::Exchange},
 };
@@ -32,7 +33,7 @@ pub async fn read(
 async fn collect(session: &mut Session, exchange: &mut Exchange) -> Result<Bytes> {
     exchange.begin_body();
     body::go_on(session, exchange).await?;
-    let length = body::length(session.req_header()).unwrap_or(0).min(BELIEVED);
+    let length = content::length(&session.req_header().headers).unwrap_or(0).min(BELIEVED);
     let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
     loop {
         let mut chunk = match session.is_body_empty() {
