@@ -43,7 +43,9 @@ pub struct Shared {
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
     pub tickets: tls::Tickets,
+    pub acme: tls::acme::Registry,
     pub last_uses: Arc<last_uses::Registry>,
+    pub traces: Arc<telemetry::tracing::Queue>,
 }
 
 impl Shared {
@@ -60,8 +62,10 @@ impl Shared {
     /// # Errors
     /// As `new`.
     pub fn inheriting(own_secret: Secret<[u8; 32]>) -> Result<Self, String> {
+        let metrics = telemetry::Metrics::new().map_err(|why| why.to_string())?;
         Ok(Self {
-            metrics: Arc::new(telemetry::Metrics::new().map_err(|why| why.to_string())?),
+            traces: Arc::new(telemetry::tracing::Queue::new(metrics.traces.dropped().clone())),
+            metrics: Arc::new(metrics),
             limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
             in_flight: Arc::new(limit::Concurrency::new()),
             flood: Arc::new(limit::Flood::new()),
@@ -81,6 +85,7 @@ impl Shared {
             own_secret,
             llm_keys: Keep::default(),
             tickets: tls::Tickets::default(),
+            acme: tls::acme::Registry::default(),
             last_uses: Arc::default(),
         })
     }

@@ -3,6 +3,7 @@
 //! remote, so a reload never waits for a third party.
 
 mod access;
+mod acme;
 mod authenticators;
 mod bodies;
 mod cache;
@@ -22,6 +23,7 @@ mod signature_keys;
 mod store;
 pub mod stored;
 mod tls;
+mod tracing;
 mod transform;
 mod upstreams;
 mod words;
@@ -100,6 +102,11 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         left_out: left_out.into(),
         process,
         do_tls_rules_differ: do_rules_differ(&tls),
+        proofs: tls
+            .iter()
+            .flatten()
+            .any(|it| it.renewal.is_some())
+            .then(|| shared.acme.pending.clone()),
         tls: tls.into(),
         edge: edge.edge,
         trusted_proxies: edge.trusted_proxies,
@@ -112,6 +119,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         providers: models.providers,
         admin,
         access_log: telemetry.access_log,
+        tracing: telemetry.tracing,
         consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
         nobody: shared.metrics.nobody(),
         unrouted: shared.metrics.route(UNROUTED),
@@ -185,6 +193,8 @@ fn background(
     if tls.iter().any(Option::is_some) {
         all.push(Arc::new(Watch::new(tls)));
     }
+    let renewals = tls.iter().flatten().filter_map(|it| it.renewal.clone());
+    all.extend(renewals.map(|it| it as Arc<dyn Background>));
     all.into()
 }
 

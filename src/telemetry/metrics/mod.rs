@@ -14,6 +14,7 @@ mod mirror;
 mod process;
 mod status;
 mod tls;
+mod traces;
 
 use std::{
     collections::BTreeSet,
@@ -40,6 +41,7 @@ pub use self::{
     lifecycle::{Lifecycle, UpgradeResult},
     llm::{KeyMetrics, ModelMetrics, Tokens, Use},
     status::Method,
+    traces::TraceMetrics,
 };
 use crate::flow::rejection::Code;
 
@@ -67,6 +69,8 @@ pub struct Metrics {
     last_reload: IntGauge,
     store_syncs: IntCounterVec,
     pub lifecycle: Lifecycle,
+    pub traces: TraceMetrics,
+    acme: IntCounterVec,
     connections: IntGaugeVec,
     accept_errors: IntCounter,
     proxy_protocol_errors: IntCounter,
@@ -106,6 +110,17 @@ impl Metrics {
             reloads,
             store_syncs,
             lifecycle: Lifecycle::new(&registry)?,
+            traces: TraceMetrics::new(&registry)?,
+            acme: registered(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "tollgate_acme_orders_total",
+                        "Certificates ordered from an authority, by how that ended.",
+                    ),
+                    &["listener", "result"],
+                )?,
+            )?,
             last_reload: registered(
                 &registry,
                 IntGauge::new(
@@ -230,6 +245,11 @@ impl Metrics {
 
     pub fn tls(&self, listener: &str) -> Arc<TlsMetrics> {
         self.cells.tls.listeners.get_or_make(&listener.into(), TlsMetrics::new)
+    }
+
+    /// Orders of a listener that succeeded, and that failed.
+    pub fn acme(&self, listener: &str) -> [IntCounter; 2] {
+        ["success", "failure"].map(|it| self.acme.with_label_values(&[listener, it]))
     }
 
     /// `file` as the configuration names it.

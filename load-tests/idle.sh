@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# What an idle keep-alive connection takes: COUNT of them that have each had one answer, by RSS before and after.
+#   COUNT=5000 PROFILE=release load-tests/idle.sh
+# It listens on 127.0.0.1 only and takes about half a minute.
+. "$(dirname "$0")/lib.sh"
+has python3 "Debian: apt-get install python3" || exit 0
+
+count=${COUNT:-5000}
+ulimit -n "$((count + 1000))" 2>/dev/null || say "NOTE: ulimit -n is $(ulimit -n)"
+build bare_proxy backend
+start_backend
+
+# measure NAME PORT PID: prints a row.
+measure() {
+    local before after there
+    # What the first requests take is not the connections'.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do ask "$2" GET / >/dev/null; done
+    before=$(rss_kib "$3")
+    start "crowd-$1" python3 "$here/crowd/crowd.py" idle "127.0.0.1:$2" "$count" 5
+    local crowd=$pid
+    for _ in {1..600}; do
+        there=$(sed -n 's/^OPEN //p' "$work/crowd-$1.log")
+        [ -n "$there" ] && break
+        kill -0 "$crowd" 2>/dev/null || break
+        sleep 0.1
+    done
+    sleep 2
+    after=$(rss_kib "$3")
+    wait "$crowd" || true
+    [ "${there:-0}" -gt 0 ] || { say "$1: no connection stands: $(tail -n 3 "$work/crowd-$1.log")"; exit 1; }
+    echo "| $1 | $there | $((before)) | $((after)) | $(((after - before) * 1024 / there)) |"
+}
+
+echo "| | connections | RSS before, KiB | RSS with them, KiB | bytes each |"
+echo "|---|--:|--:|--:|--:|"
+free_port
+start bare "$bin/bare_proxy" "127.0.0.1:$port" "$backend"
+bare=$pid bare_port=$port
+wait_port bare "$port"
+measure bare "$bare_port" "$bare"
+start_gateway plain "$here/configs/plain.yaml"
+measure gateway "$listen" "$pid"
