@@ -42,6 +42,8 @@ pub struct Shared {
     pub sealer: Arc<Sealer>,
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
+    /// What models signed and clients may have lost.
+    pub llm_memory: Arc<llm::recall::Memory>,
     pub tickets: tls::Tickets,
     pub acme: tls::acme::Registry,
     pub last_uses: Arc<last_uses::Registry>,
@@ -84,6 +86,7 @@ impl Shared {
             sealer: Arc::new(Sealer::of(own_secret.expose()).map_err(|why| why.to_string())?),
             own_secret,
             llm_keys: Keep::default(),
+            llm_memory: Arc::default(),
             tickets: tls::Tickets::default(),
             acme: tls::acme::Registry::default(),
             last_uses: Arc::default(),

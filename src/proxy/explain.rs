@@ -207,9 +207,7 @@ async fn walk(
         said.insert("would_refuse".to_owned(), reported);
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
-    if let Some(tracing) = &gateway.tracing {
-        said.insert("trace".to_owned(), trace::explained(tracing, header, is_trusted));
-    }
+    said.extend(trace::explained(gateway.tracing.as_deref(), header, is_trusted));
     act(route, context, header, said);
     if let Some(rule) = &route.cache {
         said.insert("cache".to_owned(), stored(header, context, is_trusted, route, rule, gateway));

@@ -161,8 +161,12 @@ pub fn end(queue: &Queue, session: &Session, exchange: &mut Exchange, status: u1
 
 /// Whether the trace of a request like this is kept, in words.
 #[must_use]
-pub fn explained(tracing: &Tracing, request: &RequestHeader, is_trusted: bool) -> Value {
-    let Sampler { share, follows_anybody } = tracing.sampler;
+pub fn explained(
+    tracing: Option<&Tracing>,
+    request: &RequestHeader,
+    is_trusted: bool,
+) -> Option<(String, Value)> {
+    let Sampler { share, follows_anybody } = tracing?.sampler;
     let parent = Parent::of(&request.headers);
     let said = match parent.filter(|_| is_trusted || follows_anybody) {
         Some(parent) if parent.is_sampled => "kept: the caller keeps it".to_owned(),
@@ -172,7 +176,7 @@ pub fn explained(tracing: &Tracing, request: &RequestHeader, is_trusted: bool) -
             format!("kept with a chance of {share}")
         }
     };
-    json!({"sampled": said, "is_new": parent.is_none()})
+    Some(("trace".to_owned(), json!({"sampled": said, "is_new": parent.is_none()})))
 }
 
 /// Those of RFC 9110 and RFC 5789; a client can make up any number of others.

@@ -208,7 +208,7 @@ fn unix(path: &Path, address: &Address, mode: u32) -> io::Result<(UnixListener, 
     clear(path)?;
     // The file has the permissions that the socket had before (unix(7)): none, until it listens.
     let closed = File::from(OwnedFd::from(Socket::new(Domain::UNIX, Type::STREAM, None)?));
-    closed.set_permissions(Permissions::from_mode(0))?;
+    closed.set_permissions(Permissions::from_mode(0o0))?;
     let socket = Socket::from(OwnedFd::from(closed));
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;

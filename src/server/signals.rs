@@ -1,7 +1,10 @@
 //! Signals: HUP reload, USR1 reopen the log, USR2 upgrade, TERM and QUIT graceful stop, INT fast stop.
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use super::{
     Process, systemd,
@@ -18,8 +21,8 @@ pub(super) struct Signals {
     interrupt: Option<Signal>,
 }
 
-/// To be called on a runtime.
-pub(super) fn listen() -> Signals {
+pub(super) fn listen(runtime: &Handle) -> Signals {
+    let _entered = runtime.enter();
     let listen = |kind| {
         signal(kind).map_err(|why| log::error!("signal {kind:?} cannot be listened to: {why}")).ok()
     };

@@ -9,6 +9,7 @@ mod bodies;
 mod cache;
 mod consumers;
 mod cors;
+mod dialects;
 mod edge;
 mod grpc_web;
 mod limits;
@@ -35,7 +36,7 @@ use ahash::AHashMap;
 
 use super::{
     Gateway, Process, Shared,
-    tls::{Tls, Watch, do_rules_differ},
+    tls::{Tls, Watch, acme::Pending, do_rules_differ},
 };
 use crate::{
     auth::jwks::KeySet,
@@ -92,9 +93,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         documents: &metadata::documents(raw, &root, &mut problems),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    problems.none()?;
     let (key_sets, background) = kept_fresh(&mut authenticators, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
@@ -102,11 +101,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         left_out: left_out.into(),
         process,
         do_tls_rules_differ: do_rules_differ(&tls),
-        proofs: tls
-            .iter()
-            .flatten()
-            .any(|it| it.renewal.is_some())
-            .then(|| shared.acme.pending.clone()),
+        proofs: proofs(&tls, shared),
         tls: tls.into(),
         edge: edge.edge,
         trusted_proxies: edge.trusted_proxies,
@@ -133,6 +128,12 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         secret_parameters: authenticators::secret_parameters(raw),
         secret_headers: access::secret_headers(raw, authenticators.by_name.values()),
     })
+}
+
+/// What authorities look for, where certificates are ordered.
+fn proofs(tls: &[Option<Arc<Tls>>], shared: &Shared) -> Option<Arc<Pending>> {
+    let is_ordering = tls.iter().flatten().any(|it| it.renewal.is_some());
+    is_ordering.then(|| shared.acme.pending.clone())
 }
 
 fn process(

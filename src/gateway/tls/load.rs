@@ -81,7 +81,7 @@ pub fn load(settings: &Settings, scene: Scene<'_>) -> Result<Loaded, Problems> {
     let is_proving = |it: &acme::Settings| it.challenge == acme::Challenge::TlsAlpn01;
     let pending = settings.acme.as_ref().filter(|it| is_proving(it)).map(|_| scene.pending.clone());
     let table = Arc::new(Table::new(certificates, pending));
-    let config = match config(settings, table.clone(), trust.as_ref(), scene) {
+    let config = match config(settings, &table, trust.as_ref(), scene) {
         Ok(config) => Arc::new(config),
         Err(why) => {
             let mut problems = Problems::default();
@@ -94,7 +94,7 @@ pub fn load(settings: &Settings, scene: Scene<'_>) -> Result<Loaded, Problems> {
 
 fn config(
     settings: &Settings,
-    table: Arc<Table>,
+    table: &Arc<Table>,
     trust: Option<&Trust>,
     scene: Scene<'_>,
 ) -> Result<ServerConfig, rustls::Error> {

@@ -84,13 +84,7 @@ impl Metrics {
         let cells = Arc::new(collect::Cells::new());
         let registry = Registry::new();
         registry.register(Box::new(collect::Exposition::new(Arc::clone(&cells))?))?;
-        let build = gauges(
-            &registry,
-            "tollgate_build_info",
-            "Always 1; says which version this is.",
-            &["version"],
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        say_build(&registry)?;
         let reloads =
             results(&registry, "tollgate_config_reloads_total", "Reloads, by how they ended.")?;
         let store_syncs = results(
@@ -111,16 +105,7 @@ impl Metrics {
             store_syncs,
             lifecycle: Lifecycle::new(&registry)?,
             traces: TraceMetrics::new(&registry)?,
-            acme: registered(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "tollgate_acme_orders_total",
-                        "Certificates ordered from an authority, by how that ended.",
-                    ),
-                    &["listener", "result"],
-                )?,
-            )?,
+            acme: orders(&registry)?,
             last_reload: registered(
                 &registry,
                 IntGauge::new(
@@ -360,6 +345,19 @@ fn registered<T: Collector + Clone + 'static>(registry: &Registry, it: T) -> pro
 
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
     registered(registry, IntCounter::new(name, help)?)
+}
+
+fn say_build(registry: &Registry) -> prometheus::Result<()> {
+    let help = "Always 1; says which version this is.";
+    let build = gauges(registry, "tollgate_build_info", help, &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(())
+}
+
+fn orders(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Certificates ordered from an authority, by how that ended.";
+    let orders = Opts::new("tollgate_acme_orders_total", help);
+    registered(registry, IntCounterVec::new(orders, &["listener", "result"])?)
 }
 
 /// A counter with the label `result`. An alert on an increase needs to have seen the zero.

@@ -9,7 +9,7 @@ mod schedule;
 use std::{
     collections::BTreeMap,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -81,8 +81,8 @@ struct State {
 }
 
 impl Registry {
-    fn state(&self, file: &PathBuf) -> Arc<Mutex<State>> {
-        self.states.lock().entry(file.clone()).or_default().clone()
+    fn state(&self, file: &Path) -> Arc<Mutex<State>> {
+        self.states.lock().entry(file.to_owned()).or_default().clone()
     }
 }
 

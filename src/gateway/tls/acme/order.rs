@@ -88,9 +88,10 @@ async fn order(settings: &Settings, pending: &Arc<Pending>) -> Result<(), String
 }
 
 fn said(why: instant_acme::Error) -> String {
+    let why = Box::<dyn std::error::Error>::from(why);
     let mut text = why.to_string();
     // An answer that is refused says why in what it is made of.
-    let mut inner = std::error::Error::source(&why);
+    let mut inner = why.source();
     while let Some(it) = inner {
         text = format!("{text}: {it}");
         inner = it.source();
