@@ -12,22 +12,14 @@ start_backend
 
 # measure NAME PORT PID: prints a row.
 measure() {
-    local before after there
+    local before after
     # What the first requests take is not the connections'.
     for _ in 1 2 3 4 5 6 7 8 9 10; do ask "$2" GET / >/dev/null; done
     before=$(rss_kib "$3")
-    start "crowd-$1" python3 "$here/crowd/crowd.py" idle "127.0.0.1:$2" "$count" 5
-    local crowd=$pid
-    for _ in {1..600}; do
-        there=$(sed -n 's/^OPEN //p' "$work/crowd-$1.log")
-        [ -n "$there" ] && break
-        kill -0 "$crowd" 2>/dev/null || break
-        sleep 0.1
-    done
+    start_crowd "crowd-$1" idle "$2" "$count" 5
     sleep 2
     after=$(rss_kib "$3")
     wait "$crowd" || true
-    [ "${there:-0}" -gt 0 ] || { say "$1: no connection stands: $(tail -n 3 "$work/crowd-$1.log")"; exit 1; }
     echo "| $1 | $there | $((before)) | $((after)) | $(((after - before) * 1024 / there)) |"
 }
 

