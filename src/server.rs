@@ -35,6 +35,7 @@ use pingora::{
 use tokio::{
     runtime,
     sync::{Barrier, watch},
+    time::timeout,
 };
 
 use self::{
@@ -86,6 +87,8 @@ pub enum Failure {
 /// An idle connection from before an upgrade is given so long for its next request, whose answer says
 /// `Connection: close`: to close it at once would lose the request that is on its way.
 const LINGER: Duration = Duration::from_secs(5);
+/// For the store to say what the old process has counted; else that is heard a little later.
+const LEARN: Duration = Duration::from_secs(2);
 /// A successor waits so long for the folder of the cache at most: what requests in flight make untrue on
 /// disk is noted until then.
 const NOTES: Duration = LINGER;
@@ -255,22 +258,34 @@ fn begin(
         // It serves meanwhile.
         let lacks = warm::wait(&gateway, &|| process.is_draining());
         predecessor.wait_for_go(lacks, &shared, &|| process.is_draining())?;
+        background.block_on(learn(&reloader));
     }
     let cache = shared.cache;
     let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
     let mirrors = process.mirrors.clone();
     let connector = Arc::new(connector(&gateway));
-    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector };
+    let calls = shared.calls.clone();
+    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector, calls };
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
     background.spawn(sweep(shared.limits.clone()));
     background.spawn(reload::follow(reloader.clone()));
-    background.spawn(reload::keep_uses(reloader));
+    background.spawn(reload::keep_uses(reloader.clone()));
+    background.spawn(reload::keep_usage(reloader));
     if predecessor.is_none() {
         wait_for_names(&gateway);
     }
     Ok((process, workers))
+}
+
+/// What the old process has counted until now.
+async fn learn(reloader: &Reloader) {
+    let Some(store) = reloader.store() else { return };
+    let learnt = timeout(LEARN, reload::learn(reloader.shared(), store)).await;
+    if !matches!(learnt, Ok(Ok(()))) {
+        log::warn!("what the old process counted is not known yet: the store did not say");
+    }
 }
 
 /// What an upgrade of this process starts.
@@ -296,13 +311,19 @@ async fn close_store(reloader: &Reloader) {
     const AT_MOST: Duration = Duration::from_secs(5);
     let Some(store) = reloader.store() else { return };
     if store.health().state == State::Up {
-        let written = tokio::time::timeout(AT_MOST, reload::flush(reloader)).await;
+        let used = timeout(AT_MOST, reload::flush_usage(reloader)).await;
+        if !matches!(used, Ok(Ok(()))) {
+            log::warn!(
+                "what models used in the last seconds is not in the store: it did not take it"
+            );
+        }
+        let written = timeout(AT_MOST, reload::flush(reloader)).await;
         if !matches!(written, Ok(Ok(()))) {
             log::warn!(
                 "the last uses of the last minute are not in the store: it did not take them"
             );
         }
-        let _ = tokio::time::timeout(AT_MOST, store.close()).await;
+        let _ = timeout(AT_MOST, store.close()).await;
     }
 }
 

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     cache::Store,
     gateway::Gateway,
+    store::ledger::Queue,
     telemetry::{AccessLog, Metrics},
 };
 
@@ -43,6 +44,8 @@ pub struct Proxy {
     pub is_draining: Arc<AtomicBool>,
     /// To the providers of models: those requests are ours, not forwarded ones.
     pub connector: Arc<Connector>,
+    /// To the store: what calls of models used.
+    pub calls: Arc<Queue>,
 }
 
 #[async_trait]
