@@ -257,8 +257,11 @@ raw! {
         tag: Word,
     }
 
-    Plan { rate_limits: Vec<RateLimit>, concurrency: u64 }
-    RateLimit { requests: u64, per: Word, burst: u64, by: Choice }
+    Plan { rate_limits: Vec<RateLimit>, quotas: Vec<Quota>, concurrency: u64 }
+    /// `requests` or, of a plan, `tokens`.
+    RateLimit { requests: u64, tokens: u64, per: Word, burst: u64, by: Choice }
+    /// Exactly one of the first three; `cost` in US dollars.
+    Quota { requests: u64, tokens: u64, cost: Word, per: Word }
     Consumer {
         plan: Word,
         groups: Vec<Word>,
@@ -351,7 +354,8 @@ raw! {
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }
 
-    Llm { providers: Map<LlmProvider>, models: Map<LlmModel> }
+    Llm { providers: Map<LlmProvider>, models: Map<LlmModel>, ledger: LlmLedger }
+    LlmLedger { keep: Word }
     LlmProvider {
         /// `openai`, `azure`, `mistral`, `anthropic`, `gemini` or `ollama`.
         api: Word,
@@ -366,6 +370,8 @@ raw! {
     LlmKey { id: Word, secret: Word, weight: u64 }
     LlmModel {
         targets: Vec<LlmTarget>,
+        /// `weighted` or `least_latency`.
+        balance: Word,
         fallback: Vec<LlmTarget>,
         retry: LlmRetry,
         timeouts: LlmTimeouts,

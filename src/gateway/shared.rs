@@ -6,6 +6,7 @@ use crate::{
     auth::{self, jwks, jwt, oidc},
     cache, limit, llm,
     shared::{http_client, keep::Keep, last_uses, seal::Sealer},
+    store::ledger,
     telemetry, upstream,
     value::secret::Secret,
 };
@@ -18,6 +19,13 @@ pub struct Shared {
     pub metrics: Arc<telemetry::Metrics>,
     pub limits: Arc<limit::Table>,
     pub in_flight: Arc<limit::Concurrency>,
+    pub quotas: Arc<limit::quota::Accounts>,
+    /// What calls of models used, on its way to the store.
+    pub calls: Arc<ledger::Queue>,
+    /// How long answers of models are, by model.
+    pub llm_lengths: Keep<llm::estimate::Length>,
+    /// How fast targets of models are.
+    pub llm_speeds: Keep<llm::speed::Speed>,
     pub flood: Arc<limit::Flood>,
     /// The failures among them that had a signature verified with a public key.
     pub forgeries: Arc<limit::Flood>,
@@ -70,6 +78,10 @@ impl Shared {
             metrics: Arc::new(metrics),
             limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
             in_flight: Arc::new(limit::Concurrency::new()),
+            quotas: Arc::default(),
+            calls: Arc::default(),
+            llm_lengths: Keep::default(),
+            llm_speeds: Keep::default(),
             flood: Arc::new(limit::Flood::new()),
             forgeries: Arc::new(limit::Flood::new()),
             passwords: Arc::new(auth::basic::Verifier::new()?),

@@ -2,13 +2,14 @@
 //! Bytes in, bytes out: nothing here opens a connection or sees a session.
 //!
 //! `chat` is the typed form; `api` has a decoder and an encoder for each vendor; `sse`, `lines` and `outline`
-//! read streams and bodies without changing them; `seal`, `recall` and `names` are what a conversation
-//! has of its provider's own; `keys` and `price` are what providers cost and take.
+//! read streams and bodies without changing them; `seal`, `recall` and `names` are what a conversation has of
+//! its provider's own; `keys`, `price`, `speed` and `estimate` are what providers take, cost, need and use.
 pub mod api;
 pub mod chat;
 pub mod count;
 pub mod embed;
 pub mod endpoint;
+pub mod estimate;
 pub mod failure;
 pub mod fields;
 pub mod form;
@@ -19,6 +20,7 @@ pub mod outline;
 pub mod price;
 pub mod recall;
 pub mod seal;
+pub mod speed;
 pub mod split;
 pub mod sse;
 pub mod stream;

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, request::Parts};
 use super::{
     Answering,
     content::Incoming,
+    quota::Quoted,
     report::{Mode, Reported},
     transform::Prepared,
 };
@@ -56,6 +57,8 @@ pub struct Context {
     pub answering: Answering,
     pub incoming: Option<Box<Incoming>>,
     pub limits: limit::States,
+    /// What the quotas of the plan said.
+    pub quota: Option<Box<Quoted>>,
     /// Held until the request ends.
     pub entered: Vec<limit::concurrency::Guard>,
     /// Headers that authentication sets on the request to the upstream.
@@ -96,6 +99,7 @@ impl Context {
             answering: Answering::default(),
             incoming: None,
             limits: limit::States::default(),
+            quota: None,
             entered: Vec::new(),
             to_upstream: Vec::new(),
             to_client: Vec::new(),

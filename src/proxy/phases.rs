@@ -28,7 +28,8 @@ use super::{
 use crate::{
     cache::Store,
     gateway::Gateway,
-    telemetry::{AccessLog, Metrics, tracing::Queue},
+    store::ledger,
+    telemetry::{AccessLog, Metrics, tracing},
 };
 
 /// The proxy: the live snapshot, and where what happened is written.
@@ -37,13 +38,15 @@ pub struct Proxy {
     pub live: Arc<ArcSwap<Gateway>>,
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
-    pub traces: Arc<Queue>,
+    pub traces: Arc<tracing::Queue>,
     pub cache: &'static Store,
     pub mirrors: Arc<Mirrors>,
     /// The process is leaving.
     pub is_draining: Arc<AtomicBool>,
     /// To the providers of models: those requests are ours, not forwarded ones.
     pub connector: Arc<Connector>,
+    /// To the store: what calls of models used.
+    pub calls: Arc<ledger::Queue>,
 }
 
 #[async_trait]

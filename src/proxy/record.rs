@@ -7,16 +7,21 @@ use std::{
 use http::{HeaderValue, header, request::Parts};
 use pingora::{Error, proxy::Session};
 
-use super::{caching, exchange::Exchange, head::Refusal, mirror, phases::Proxy, tls::Peer, trace};
+use super::{
+    caching, exchange::Exchange, head::Refusal, llm, mirror, phases::Proxy, tls::Peer, trace,
+};
 use crate::{
     auth::decode_query,
     flow::rejection::Code,
     gateway::Gateway,
+    store::ledger::Call,
     telemetry::{HandshakeOutcome, Record},
 };
 
 /// The status in the log for a client that left before it was answered, as nginx has it.
 const CLIENT_GONE: u16 = 499;
+/// Of a request's id in the ledger.
+const LONGEST_ID: usize = 128;
 
 pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
     mirror::end(exchange);
@@ -32,6 +37,12 @@ pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange:
     let status = sent.unwrap_or(if error.is_some() { CLIENT_GONE } else { 0 });
     let upstream_duration = exchange.forwarding.started.map(|it| now.saturating_duration_since(it));
     count(proxy, session, exchange, status, duration, upstream_duration);
+    if let Some(meter) = &mut exchange.llm {
+        meter.settle();
+    }
+    if proxy.calls.is_on() && exchange.forwarding.attempts > 0 {
+        note_call(proxy, exchange, status, duration);
+    }
     // A connection that is kept costs the endpoint nothing; the count of requests in flight ends here.
     if proxy.access_log.is_on() {
         write(proxy, session, exchange, status, duration, upstream_duration);
@@ -86,6 +97,26 @@ fn count(
             metrics.retried();
         }
     }
+}
+
+/// A row of the ledger for what went to a provider.
+fn note_call(proxy: &Proxy, exchange: &Exchange, status: u16, duration: Duration) {
+    let Some(meter) = &exchange.llm else { return };
+    let context = &exchange.context;
+    let identity = context.identity.as_ref();
+    let id = context.request_id.as_ref().and_then(|it| it.to_str().ok());
+    let consumer = identity.and_then(|it| it.consumer()).map(|it| it.name.as_str());
+    proxy.calls.push(Call {
+        time: llm::millis(context.now.unix),
+        request_id: id.unwrap_or_default().chars().take(LONGEST_ID).collect(),
+        consumer: consumer.unwrap_or_default().into(),
+        credential: identity.map_or("", |it| it.credential.id.as_str()).into(),
+        route: exchange.route.as_ref().map(|it| it.id.clone()).unwrap_or_default(),
+        status: status.into(),
+        attempts: exchange.forwarding.attempts.into(),
+        duration_ms: llm::millis(duration),
+        ..meter.call()
+    });
 }
 
 fn write(

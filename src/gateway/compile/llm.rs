@@ -5,22 +5,24 @@ use sha2::{Digest, Sha256};
 
 use super::{
     dialects, upstreams,
-    words::{duration_or, name, number_or, resolve, unknown},
+    words::{choice_or, duration_or, name, number_or, resolve, unknown},
 };
 use crate::{
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
     gateway::{
         Shared,
-        llm::{Llm, MOST, Model, Provider, Retry, Target},
+        llm::{Balance, Llm, MOST, Model, Provider, Retry, Target},
     },
     llm::{
         Dialect,
         api::Azure,
+        estimate::Length,
         keys::{self, Key, Pool},
         price::{Cost, Price},
         recall::Memory,
         seal::Tag,
+        speed::Speed,
     },
     upstream::{EndpointSpec, Spec, Upstream},
     value::secret::Secret,
@@ -218,10 +220,17 @@ impl Scene<'_> {
         let first = &at.key("first_byte");
         let first_byte = duration_or(timeouts.first_byte.as_ref(), seconds(30), first, problems);
         let whole = duration_or(timeouts.whole.as_ref(), seconds(300), &at.key("whole"), problems);
+        let length =
+            self.shared.llm_lengths.get_or_make(self.label, || Ok::<_, String>(Length::default()));
+        let ways = [("weighted", Balance::Weighted), ("least_latency", Balance::LeastLatency)];
+        let at = self.at.key("balance");
+        let balance = choice_or(raw.balance.as_ref(), Balance::Weighted, &ways, &at, problems);
         Model {
             name: self.label.into(),
             targets,
+            balance,
             fallback,
+            length: length.unwrap_or_default(),
             retry: self.retry(raw.retry.as_ref(), problems),
             first_byte: first_byte.min(total),
             whole: whole.min(total),
@@ -266,8 +275,12 @@ impl Scene<'_> {
             // One that failed to compile has its own problem already.
             let Some(provider) = known.compiled.get(provider.as_str()) else { continue };
             let metrics = self.shared.metrics.llm_tries(self.label, &provider.name);
+            let known = format!("{}\0{}\0{model}", self.label, provider.name);
+            let speed =
+                self.shared.llm_speeds.get_or_make(&known, || Ok::<_, String>(Speed::default()));
+            let Some(speed) = problems.keep(&at, speed) else { continue };
             let (provider, model) = (provider.clone(), model.into());
-            targets.push(Target { provider, model, weight, metrics });
+            targets.push(Target { provider, model, weight, metrics, speed });
         }
         targets.into()
     }

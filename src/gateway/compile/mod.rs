@@ -19,6 +19,7 @@ mod matches;
 mod metadata;
 mod mirror;
 mod oauth;
+mod quotas;
 mod routes;
 mod signature_keys;
 mod store;
@@ -35,7 +36,7 @@ use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 use ahash::AHashMap;
 
 use super::{
-    Gateway, Process, Shared,
+    Admin, Gateway, Process, Shared,
     tls::{Tls, Watch, acme::Pending, do_rules_differ},
 };
 use crate::{
@@ -71,8 +72,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     let Source { raw, base_dir, .. } = source;
     let (root, mut problems) = begin(raw);
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
-    let (process, tls) = process(&source, shared, &root, &mut problems);
-    let admin = edge::admin(raw, &process, &root, &mut problems);
+    let (process, tls, admin) = process(&source, shared, &root, &mut problems);
     let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
     let plans = limits::plans(raw, shared, &root, &mut problems);
     let (identities, left_out) =
@@ -112,6 +112,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstream_metrics: upstream_metrics(&upstreams, shared),
         upstreams,
         providers: models.providers,
+        metering: plans.quotas.metering(),
         admin,
         access_log: telemetry.access_log,
         tracing: telemetry.tracing,
@@ -141,11 +142,13 @@ fn process(
     shared: &Shared,
     root: &Path,
     problems: &mut Problems,
-) -> (Process, Vec<Option<Arc<Tls>>>) {
-    match source.kept {
+) -> (Process, Vec<Option<Arc<Tls>>>, Admin) {
+    let (process, tls) = match source.kept {
         Some(kept) => (kept.process.clone(), kept.tls.to_vec()),
         None => edge::process(source.raw, source.base_dir, shared, root, problems),
-    }
+    };
+    let admin = edge::admin(source.raw, &process, root, problems);
+    (process, tls, admin)
 }
 
 fn upstreams(

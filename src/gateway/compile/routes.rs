@@ -31,6 +31,7 @@ use crate::{
         authorize::Authorize,
         body_limit::BodyLimit,
         concurrency::Concurrency,
+        quota::Quota,
         rate_limit::{By, RateLimit},
         report::Mode,
         transform::Transform,
@@ -149,7 +150,7 @@ impl Declared<'_> {
     }
 
     /// The order here is the order on the wire: preflights, address, size, identity, what it may, rate,
-    /// concurrency, and what is changed of what goes on. Answers come the other way round: what packs
+    /// concurrency, quotas (which charge last), and what is changed of what goes on. Answers come the other way round: what packs
     /// them is first, and so the last.
     fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
         let limit = size_or(
@@ -189,6 +190,7 @@ impl Declared<'_> {
         policies.extend(authorize.map(|it| Policy::Authorize(Box::new(it))));
         policies.extend(self.rate_limit(scene, is_public, problems).map(Policy::RateLimit));
         policies.extend(self.concurrency(scene, is_public, problems).map(Policy::Concurrency));
+        policies.extend(self.quota(scene, is_public).map(Policy::Quota));
         policies.extend(transform.map(|it| Policy::Transform(Box::new(it))));
         policies.extend(answer.map(|it| Policy::Answer(Box::new(it))));
         policies.extend(content.map(|it| Policy::Content(Box::new(it))));
@@ -369,6 +371,13 @@ impl Declared<'_> {
             plans,
             in_flight: scene.shared.in_flight.clone(),
         })
+    }
+
+    fn quota(&self, scene: &Scene<'_>, is_public: bool) -> Option<Quota> {
+        let quotas = &scene.plans.quotas;
+        let plans = if self.route.llm.is_some() { &quotas.all } else { &quotas.requests };
+        let (plans, accounts) = (plans.clone(), scene.shared.quotas.clone());
+        (!is_public && !plans.is_empty()).then_some(Quota { plans, accounts })
     }
 
     fn action(&self, scene: &Scene<'_>, problems: &mut Problems) -> Option<Action> {

@@ -14,7 +14,7 @@ use crate::{
     llm::{
         Api, Call, Endpoint, Failure,
         api::{openai::passing, place::Ask},
-        count, embed,
+        count, embed, estimate,
         fields::Malformed,
         form::{self, Form},
         names::Names,
@@ -69,6 +69,12 @@ pub enum Answer {
 }
 
 impl Outgoing {
+    /// What of it is text, for who estimates tokens.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        if self.content_type.is_some() { &[] } else { &self.body }
+    }
+
     #[must_use]
     pub const fn is_translated(&self) -> bool {
         !matches!(self.answer, Answer::AsItCame)
@@ -273,6 +279,43 @@ impl<'a> Asked<'a> {
             .into_iter()
             .filter_map(|name| Some((name.clone(), request.headers.get(name)?.clone())));
         found.collect()
+    }
+
+    const fn outline(&self) -> Option<&Outline<'a>> {
+        match &self.shape {
+            Shape::Json(outline) => Some(outline),
+            Shape::Form(..) => None,
+        }
+    }
+
+    /// Whether it uses no tokens: they are only counted.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.call.endpoint == Endpoint::Count
+    }
+
+    /// Whether tokens come back, and not only go.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.call.endpoint == Endpoint::Generate
+    }
+
+    /// About how many tokens are asked with.
+    #[must_use]
+    pub fn estimate(&self) -> u64 {
+        self.outline().map_or(0, |_| estimate::request(self.body))
+    }
+
+    /// The most tokens that the client lets the answer have, if it says so.
+    #[must_use]
+    pub fn at_most(&self) -> Option<u64> {
+        self.outline().and_then(estimate::at_most)
+    }
+
+    /// How many answers are asked for.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.outline().map_or(1, estimate::answers)
     }
 }
 

@@ -1,38 +1,62 @@
-//! What one call used, of whom, and what it cost: counted once, when the request has ended.
+//! What one call used, of whom, and what it cost: of all its tries, those that failed and those that
+//! nobody waited for too. Counted once, when the request has ended.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::target::Spent;
 use crate::{
+    flow::clock::Now,
     gateway::llm::{Model, Target},
-    llm::{chat::Usage, price::Cost},
+    limit::quota::{Reservation, Unit},
+    llm::{chat::Usage, estimate, price::Cost},
+    store::ledger::Call,
     telemetry::{ConsumerMetrics, Tokens, access_log::Llm},
 };
+
+/// Tokens of one call, at most, whatever a provider says: sums must not run over.
+const MOST: u64 = 1_000_000_000;
+/// What one call costs in the ledger, at most: a thousand dollars.
+const DEAREST: u64 = 1_000_000_000_000_000;
 
 pub struct Meter {
     pub model: Arc<Model>,
     pub provider: Option<Arc<str>>,
     /// What the provider calls the model.
     pub target: Option<Box<str>>,
-    pub usage: Option<Usage>,
-    pub first_token: Option<Duration>,
-    /// Whether an answer has begun.
-    has_begun: bool,
+    /// Of all tries; none where nothing was used as far as is known.
+    used: Option<Usage>,
+    /// Whether some of it was not said by a provider.
+    is_estimated: bool,
+    /// Counting tokens uses none.
+    is_free: bool,
+    /// Answers that are asked for at once.
+    answers: u64,
+    first_token: Option<Duration>,
     started: Instant,
+    reservation: Option<Reservation>,
 }
 
 impl Meter {
-    pub fn new(model: Arc<Model>) -> Self {
+    pub fn new(model: Arc<Model>, is_free: bool, answers: u64) -> Self {
         Self {
             model,
             provider: None,
             target: None,
-            usage: None,
+            used: None,
+            is_estimated: false,
+            is_free,
+            answers: answers.max(1),
             first_token: None,
-            has_begun: false,
             started: Instant::now(),
+            reservation: None,
         }
+    }
+
+    /// What it may use is held until it has ended.
+    pub fn reserved(&mut self, reservation: Option<Reservation>) {
+        self.reservation = reservation;
     }
 
     /// This one is asked.
@@ -43,17 +67,53 @@ impl Meter {
 
     /// Content goes to the client.
     pub fn answered(&mut self) {
-        self.has_begun = true;
         self.first_token.get_or_insert(self.started.elapsed());
     }
 
-    pub fn used(&mut self, usage: Option<Usage>) {
-        self.usage = usage.or(self.usage);
+    /// An answer came to its end that was asked for with `sent`.
+    pub fn spend(&mut self, spent: Spent, sent: &[u8]) {
+        match spent.usage {
+            Some(usage) => {
+                if usage.output > 0 {
+                    self.model.length.note(usage.output / self.answers);
+                }
+                self.add(usage, false);
+            }
+            None => self.lose(spent, sent),
+        }
+    }
+
+    /// What was asked for with `sent` broke off, or says nothing of what it used: the rest is estimated.
+    pub fn lose(&mut self, spent: Spent, sent: &[u8]) {
+        if self.is_free {
+            return;
+        }
+        let Spent { usage, said } = spent;
+        let mut usage = usage.unwrap_or_default();
+        if usage.input == 0 {
+            usage.input = estimate::request(sent);
+        }
+        usage.output = usage.output.max(said.tokens());
+        self.add(usage, true);
+    }
+
+    fn add(&mut self, more: Usage, is_estimated: bool) {
+        let used = self.used.get_or_insert_default();
+        for (sum, more) in [
+            (&mut used.input, more.input),
+            (&mut used.cached, more.cached),
+            (&mut used.cache_write, more.cache_write),
+            (&mut used.output, more.output),
+            (&mut used.reasoning, more.reasoning),
+        ] {
+            *sum = sum.saturating_add(more).min(MOST);
+        }
+        self.is_estimated |= is_estimated;
     }
 
     #[must_use]
     pub fn cost(&self) -> Option<Cost> {
-        Some(self.model.price?.of(&self.usage?))
+        Some(self.model.price?.of(&self.used?))
     }
 
     /// For the access log.
@@ -63,7 +123,8 @@ impl Meter {
             model: &self.model.name,
             provider: self.provider.as_deref(),
             target: self.target.as_deref(),
-            tokens: self.usage.as_ref().map(tokens),
+            tokens: self.used.as_ref().map(tokens),
+            is_estimated: self.is_estimated,
             cost: self.cost().map(|it| it.0),
             first_token: self.first_token,
         }
@@ -73,16 +134,60 @@ impl Meter {
         if let Some(first) = self.first_token {
             self.model.metrics.first_token.observe(first);
         }
-        if !self.has_begun {
-            return;
-        }
+        let Some(used) = &self.used else { return };
         let counted = consumer.llm.of(&self.model.name);
-        let Some(usage) = self.usage else { return counted.unknown() };
-        counted.record(tokens(&usage));
+        counted.record(tokens(used));
+        if self.is_estimated {
+            counted.estimated();
+        }
         if let Some(cost) = self.cost() {
             counted.charge(cost.0);
         }
     }
+
+    /// Counts against what was reserved.
+    pub fn settle(&mut self) {
+        let Some(reservation) = self.reservation.take() else { return };
+        let used = self.used.unwrap_or_default();
+        let cost = self.cost().unwrap_or_default().0;
+        let of = |unit| match unit {
+            Unit::Requests => 0,
+            Unit::Tokens => used.input.saturating_add(used.output),
+            Unit::Cost => cost,
+        };
+        reservation.settle(of, Now::read().unix.as_secs());
+    }
+
+    /// Its row in the ledger, without who called and how it was answered.
+    #[must_use]
+    pub fn call(&self) -> Call {
+        let number = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
+        let used = self.used.unwrap_or_default();
+        Call {
+            model: self.model.name.clone(),
+            provider: self.provider.clone().unwrap_or_default(),
+            target: self.target.as_deref().unwrap_or_default().into(),
+            input: number(used.input),
+            cached: number(used.cached),
+            output: number(used.output),
+            reasoning: number(used.reasoning),
+            cost: self.model.price.map(|it| number(it.of(&used).0.min(DEAREST))),
+            is_estimated: self.is_estimated,
+            first_token_ms: self.first_token.map(millis),
+            ..Call::default()
+        }
+    }
+}
+
+/// Of a call that a process leaves behind nobody else hears.
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+pub fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 const fn tokens(usage: &Usage) -> Tokens {

@@ -5,12 +5,16 @@ mod asked;
 mod intake;
 mod leg;
 mod meter;
+mod quota;
 mod relay;
 mod say;
 mod target;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,16 +22,19 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-pub use self::meter::Meter;
+pub use self::meter::{Meter, millis};
 use self::{
     asked::Asked,
-    target::{Ready, Trouble, Try},
+    target::{Ready, Spent, Trouble, Try},
 };
 use super::{exchange::Exchange, phases::Proxy, reply};
 use crate::{
-    flow::rejection::{Code, Rejection},
+    flow::{
+        clock,
+        rejection::{Code, Rejection},
+    },
     gateway::{
-        llm::{Course, Llm, Model, Target},
+        llm::{Course, Draw, Llm, Model, Target},
         route::Action,
     },
     llm::{Api, Call, Endpoint, Failure, endpoint::api_of},
@@ -140,13 +147,19 @@ async fn ask(
     mut asked: Asked<'_>,
     model: Arc<Model>,
 ) -> Result<()> {
+    let meter = Meter::new(model.clone(), asked.is_free(), asked.answers());
+    exchange.llm = Some(Box::new(meter));
+    if let Err(rejection) = quota::reserve(session, exchange, &asked, &model).await? {
+        return reply::refuse(session, exchange, *rejection).await;
+    }
     let started = Instant::now();
     exchange.forwarding.started = Some(started);
-    exchange.llm = Some(Box::new(Meter::new(model.clone())));
     let headers = asked.passed_headers(session.req_header());
     let asking = Asking { proxy, route, model: &model, headers, deadline: started + model.total };
     let (mut course, mut lost) = (Course::default(), None::<Box<Trouble>>);
-    while let Some(step) = course.next(&model, fastrand::u64(..)) {
+    let is_stream = asked.is_stream;
+    let draw = || Draw { lot: fastrand::u64(..), is_stream, now: clock::nanos(Instant::now()) };
+    while let Some(step) = course.next(&model, draw()) {
         if step.is_again && lost.as_ref().is_some_and(|it| it.is_of_client()) {
             continue;
         }
@@ -201,16 +214,28 @@ impl Asking<'_> {
             headers: &self.headers,
             request_id: exchange.context.request_id.as_ref(),
             deadline: self.deadline,
+            is_sent: AtomicBool::new(false),
         };
+        let running = target.speed.begin(asked.is_stream, clock::nanos(Instant::now()));
         let outcome = tokio::select! {
             biased;
             outcome = attempt.run() => outcome,
             error = gone(session) => {
                 target.metrics.record(LlmOutcome::ClientGone);
+                // The provider works on it, and will want its money.
+                if attempt.is_sent() && let Some(meter) = &mut exchange.llm {
+                    meter.lose(Spent::default(), outgoing.text());
+                }
                 return Err(error);
             }
         };
         close_if_leaving(self.proxy, session);
+        let now = clock::nanos(Instant::now());
+        match &outcome {
+            Ok(_) => running.answered(now),
+            Err(trouble) if trouble.is_targets() => running.failed(now),
+            Err(_) => drop(running),
+        }
         match outcome {
             Ok(Ready::Whole(whole)) => {
                 target.metrics.record(LlmOutcome::Answered);
@@ -222,6 +247,9 @@ impl Asking<'_> {
             }
             Err(trouble) => {
                 target.metrics.record(trouble.outcome);
+                if let (Some(spent), Some(meter)) = (trouble.spent, &mut exchange.llm) {
+                    meter.lose(spent, outgoing.text());
+                }
                 Ok(Err(trouble))
             }
         }

@@ -14,6 +14,7 @@ use crate::{
     llm::{
         Api, Endpoint, Failure,
         chat::{self, Event},
+        estimate::Tally,
         names::Names,
         recall::{Keeping, Memory},
         seal::Tag,
@@ -55,6 +56,8 @@ struct Translation {
     encoder: Encoder,
     events: Vec<Event>,
     usage: Option<chat::Usage>,
+    /// What the model has said, should nobody say how much that was.
+    said: Tally,
     keeping: Keeping,
     memory: Arc<Memory>,
     owner: Box<str>,
@@ -72,6 +75,7 @@ impl Translation {
         let mut has_content = false;
         for mut event in self.events.drain(..) {
             has_content |= event.is_content();
+            self.said.see(&event);
             if let Event::Usage(used) = event {
                 self.usage = Some(used);
             }
@@ -110,6 +114,7 @@ impl Relay {
                 encoder: Encoder::new(api, manner),
                 events: Vec::new(),
                 usage: None,
+                said: Tally::new(),
                 keeping: Keeping::default(),
                 memory: asked.memory.clone(),
                 owner: asked.owner.into(),
@@ -208,6 +213,14 @@ impl Relay {
             }
         }
         out.into()
+    }
+
+    #[must_use]
+    pub fn said(&self) -> Tally {
+        match &self.way {
+            Way::Translate(it) => it.said,
+            Way::Pass { watch, .. } => watch.said(),
+        }
     }
 
     #[must_use]

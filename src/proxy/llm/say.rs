@@ -10,12 +10,15 @@ use super::{
     asked::Outgoing,
     gone, refusal,
     relay::Relay,
-    target::{Trouble, Whole},
+    target::{Spent, Trouble, Whole},
 };
 use crate::{
     flow::rejection::{Code, Rejection},
     gateway::llm::{Llm, Model, Target},
-    llm::{Api, Failure},
+    llm::{
+        Api, Failure,
+        estimate::{self, Tally},
+    },
     proxy::{
         exchange::Exchange,
         phases::Proxy,
@@ -45,7 +48,11 @@ pub async fn whole(
 ) -> Result<()> {
     if let Some(meter) = &mut exchange.llm {
         meter.answered();
-        meter.used(whole.usage);
+        let said = match whole.usage {
+            Some(_) => Tally::new(),
+            None => Tally::of(estimate::answer(&whole.body)),
+        };
+        meter.spend(Spent { usage: whole.usage, said }, outgoing.text());
     }
     let mut answer = Answer::new(whole.status, whole.content_type, whole.body)?;
     if let Some(names) = dropped(outgoing) {
@@ -83,7 +90,11 @@ impl Stream<'_> {
             Err(error) => Err(error),
         };
         if let Some(meter) = &mut exchange.llm {
-            meter.used(self.relay.usage());
+            let spent = Spent { usage: self.relay.usage(), said: self.relay.said() };
+            match &sent {
+                Ok(None) => meter.spend(spent, outgoing.text()),
+                _ => meter.lose(spent, outgoing.text()),
+            }
         }
         self.target.metrics.record(match &sent {
             Ok(None) => LlmOutcome::Answered,

@@ -1,6 +1,9 @@
 //! One target, asked once: with one key after the other if the first are refused or over their limit.
 //! It has answered when its whole answer is here, or the first content of its stream.
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
@@ -18,6 +21,7 @@ use crate::{
     gateway::llm::{Model, Target},
     llm::{
         Dialect, Endpoint, Failure, chat, count, embed,
+        estimate::Tally,
         failure::seconds,
         keys::{Key, Pick},
         outline,
@@ -45,6 +49,15 @@ pub struct Try<'a> {
     pub headers: &'a [(HeaderName, HeaderValue)],
     pub request_id: Option<&'a HeaderValue>,
     pub deadline: Instant,
+    /// Whether all of the request went to the provider.
+    pub is_sent: AtomicBool,
+}
+
+/// What an answer used, as far as it was said, and what came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    pub usage: Option<chat::Usage>,
+    pub said: Tally,
 }
 
 /// What a target has to say.
@@ -70,6 +83,8 @@ pub struct Trouble {
     pub cause: String,
     /// What the provider said, if the client can be told as it is.
     pub said: Option<(HeaderValue, Bytes)>,
+    /// What will have to be paid for it all the same.
+    pub spent: Option<Spent>,
     /// The status that it answered with.
     status: Option<u16>,
 }
@@ -83,7 +98,7 @@ impl Whole {
 impl Trouble {
     fn new(outcome: LlmOutcome, failure: Failure, cause: impl Into<String>) -> Box<Self> {
         let cause = cause.into();
-        Box::new(Self { outcome, failure, cause, said: None, status: None })
+        Box::new(Self { outcome, failure, cause, said: None, spent: None, status: None })
     }
 
     /// The client asked what cannot be asked.
@@ -141,6 +156,15 @@ impl Trouble {
         Self::new(LlmOutcome::Malformed, failure.code("upstream_failed"), cause)
     }
 
+    fn spending(self: Box<Self>, spent: Option<Spent>) -> Box<Self> {
+        Box::new(Self { spent, ..*self })
+    }
+
+    /// Whether it tells of how good the target is.
+    pub const fn is_targets(&self) -> bool {
+        !matches!(self.outcome, LlmOutcome::Rejected | LlmOutcome::NoKey)
+    }
+
     /// Whether this target cannot be asked at all, however often.
     pub const fn is_of_client(&self) -> bool {
         matches!(self.outcome, LlmOutcome::Rejected) && self.status.is_none()
@@ -192,6 +216,12 @@ impl Try<'_> {
                 Ok(Err(trouble)) => trouble,
                 Err(_) => Trouble::timeout("no content within the time for it"),
             };
+            // It may go on with what nobody waits for.
+            let is_lost = trouble.outcome == LlmOutcome::Timeout && trouble.spent.is_none();
+            let trouble = match is_lost && self.is_sent() {
+                true => trouble.spending(Some(Spent::default())),
+                false => trouble,
+            };
             let Some(key) = key else { return Err(trouble) };
             tried |= 1 << index;
             self.blame(key, &trouble);
@@ -203,6 +233,10 @@ impl Try<'_> {
             last = Some(trouble);
         }
         Err(last.unwrap_or_else(|| no_key(Duration::ZERO)))
+    }
+
+    pub fn is_sent(&self) -> bool {
+        self.is_sent.load(Relaxed)
     }
 
     fn blame(&self, key: &Key, trouble: &Trouble) {
@@ -247,14 +281,21 @@ impl Try<'_> {
         }
         if is_stream {
             let mut relay = Relay::new(leg, self);
-            relay.begin().await?;
+            if let Err(trouble) = relay.begin().await {
+                let spent = Spent { usage: relay.usage(), said: relay.said() };
+                // Of an error that a provider says, nothing is to be paid unless it says so.
+                let is_spent = spent.usage.is_some() || trouble.status.is_none();
+                return Err(trouble.spending(is_spent.then_some(spent)));
+            }
             return Ok(Ready::Stream(Box::new(relay)));
         }
-        let body = leg.read_all(LONGEST).await.map_err(|why| Trouble::of_error(&why))?;
+        let broke = |why: Box<Error>| Trouble::of_error(&why).spending(Some(Spent::default()));
+        let body = leg.read_all(LONGEST).await.map_err(broke)?;
         let status = leg.status;
         drop(leg.release(self.connector).await);
         let content_type = content_type.unwrap_or(JSON);
-        self.whole(status, content_type, body).map(Ready::Whole)
+        let whole = self.whole(status, content_type, body);
+        whole.map(Ready::Whole).map_err(|it| it.spending(Some(Spent::default())))
     }
 
     fn whole(
@@ -359,7 +400,7 @@ impl Try<'_> {
         // As it came only in the very shape that the client knows: Mistral has one of its own.
         let is_same = !self.outgoing.is_translated() && Failure::is_of(self.asked.call.api, &body);
         let said = content_type.filter(|_| is_same && !is_ours).map(|it| (it, body));
-        Box::new(Trouble { outcome, failure, cause, said, status: Some(status) })
+        Box::new(Trouble { outcome, failure, cause, said, spent: None, status: Some(status) })
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Llm<'a> {
     /// What the provider calls the model.
     pub target: Option<&'a str>,
     pub tokens: Option<Tokens>,
+    /// Whether a provider did not say all of them.
+    pub is_estimated: bool,
     /// Millionths of a millionth of a dollar.
     pub cost: Option<u64>,
     pub first_token: Option<Duration>,
@@ -120,6 +122,7 @@ impl Llm<'_> {
         object.count("tokens_cached", self.tokens.map(|it| it.cached));
         object.count("tokens_out", self.tokens.map(|it| it.output));
         object.count("tokens_reasoning", self.tokens.map(|it| it.reasoning));
+        object.truth("tokens_estimated", self.tokens.map(|_| self.is_estimated));
         object.trillionths("cost_dollars", self.cost);
         object.millis("first_token_ms", self.first_token);
     }
@@ -224,13 +227,14 @@ pub mod tests {
             provider: Some("openai"),
             target: Some("gpt"),
             tokens: Some(tokens),
+            is_estimated: true,
             cost: Some(1_250_000),
             first_token: Some(Duration::from_millis(5)),
         };
         let expected = json!({
             "model": "fast", "provider": "openai", "provider_model": "gpt", "tokens_in": 10,
             "tokens_cached": 4, "tokens_out": 7, "tokens_reasoning": 2,
-            "cost_dollars": 0.000_001_25, "first_token_ms": 5.0,
+            "tokens_estimated": true, "cost_dollars": 0.000_001_25, "first_token_ms": 5.0,
         });
         let record = Record { llm: Some(llm), ..record() };
         check(&record, "llm", &expected);
@@ -245,7 +249,7 @@ pub mod tests {
             &json!({
                 "model": "fast", "provider": null, "provider_model": null, "tokens_in": null,
                 "tokens_cached": null, "tokens_out": null, "tokens_reasoning": null,
-                "cost_dollars": null, "first_token_ms": null,
+                "tokens_estimated": null, "cost_dollars": null, "first_token_ms": null,
             }),
         );
     }

@@ -70,6 +70,9 @@ pub struct StoreReading {
     pub is_up: bool,
     /// Consumers that do not fit beside the file.
     pub left_out: u64,
+    /// Rows of the ledger that were written and that were lost, and those that wait.
+    pub calls: (u64, u64),
+    pub queued: u64,
 }
 
 const REQUESTS: Family = Family(
@@ -385,13 +388,16 @@ impl Cells {
     }
 
     fn store(&self) -> Vec<MetricFamily> {
-        let Some(StoreReading { is_up, left_out }) = *self.store.lock() else { return Vec::new() };
+        let Some(reading) = *self.store.lock() else { return Vec::new() };
+        let StoreReading { is_up, left_out, .. } = reading;
         let up = gauge(&STORE_UP, &[], is_up.into());
         let left_out = gauge(&STORE_LEFT_OUT, &[], number(left_out));
-        vec![
+        let mut families = vec![
             family(&STORE_UP, MetricType::GAUGE, vec![up]),
             family(&STORE_LEFT_OUT, MetricType::GAUGE, vec![left_out]),
-        ]
+        ];
+        families.extend(llm::ledger(&reading));
+        families
     }
 
     fn process(&self) -> Vec<MetricFamily> {

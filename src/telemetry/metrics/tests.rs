@@ -39,7 +39,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     access.record(AccessOutcome::Allowed);
     metrics.config_applied("abc", Duration::from_secs(1_700_000_000));
     metrics.connections("http").inc();
-    metrics.set_store(StoreReading { is_up: true, left_out: 0 });
+    metrics.set_store(StoreReading { is_up: true, left_out: 0, calls: (0, 0), queued: 0 });
     let bodies = metrics.bodies("r");
     bodies.record(BodyOutcome::Valid);
     bodies.compressed(2, 1);
