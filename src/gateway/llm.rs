@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    llm::{Dialect, api::place::Place, keys::Pool, price::Price, recall::Memory, seal::Tag},
+    llm::{Dialect, api::place::Place, keys::Pool, price::Price, seal::Tag, thoughts::Memory},
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
 };
@@ -75,7 +75,7 @@ pub struct Llm {
     /// Whether what a provider cannot be told is an error.
     pub is_strict: bool,
     /// What models signed, for clients that do not send it back.
-    pub memory: Arc<Memory>,
+    pub thoughts: Arc<Memory>,
 }
 
 impl fmt::Debug for Model {

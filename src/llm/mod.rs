@@ -2,7 +2,7 @@
 //! Bytes in, bytes out: nothing here opens a connection or sees a session.
 //!
 //! `chat` is the typed form; `api` has a decoder and an encoder for each vendor; `sse`, `lines` and `outline`
-//! read streams and bodies without changing them; `seal`, `recall` and `names` are what a conversation
+//! read streams and bodies without changing them; `seal`, `thoughts` and `names` are what a conversation
 //! has of its provider's own; `keys` and `price` are what providers cost and take.
 pub mod api;
 pub mod chat;
@@ -12,16 +12,18 @@ pub mod endpoint;
 pub mod failure;
 pub mod fields;
 pub mod form;
+pub mod frames;
 pub mod keys;
 pub mod lines;
 pub mod names;
 pub mod outline;
 pub mod price;
-pub mod recall;
 pub mod seal;
+pub mod signer;
 pub mod split;
 pub mod sse;
 pub mod stream;
+pub mod thoughts;
 pub mod watch;
 
 pub use self::{

@@ -2,6 +2,7 @@
 //! what is answered whole, and of what streams. A pair of vendors is one's decoder and the other's
 //! encoder; nothing is written for pairs.
 pub mod anthropic;
+pub mod bedrock;
 pub mod gemini;
 pub mod ollama;
 pub mod openai;
@@ -84,6 +85,8 @@ pub enum Dialect {
     Anthropic(anthropic::Version),
     Gemini,
     Ollama,
+    /// Amazon's Converse, whosever the model is.
+    Bedrock,
 }
 
 /// Where Azure has its deployments.
@@ -139,6 +142,7 @@ impl Dialect {
             Self::Anthropic(version) => anthropic::request::encode(request, model, version),
             Self::Gemini => gemini::request::encode(request),
             Self::Ollama => ollama::request::encode(request, model),
+            Self::Bedrock => bedrock::request::encode(request, model),
         }
     }
 
@@ -154,6 +158,7 @@ impl Dialect {
             Self::Anthropic(_) => anthropic::response::decode(body),
             Self::Gemini => gemini::response::decode(body),
             Self::Ollama => ollama::response::decode(body),
+            Self::Bedrock => bedrock::response::decode(body),
         }
     }
 }
@@ -312,6 +317,11 @@ fn picture(base64: String) -> Media {
         _ => "image/jpeg",
     };
     Media::Data { mime: mime.to_owned(), base64 }
+}
+
+/// For answers whose vendor gives them no name.
+fn drawn_id() -> String {
+    format!("gen_{:016x}", fastrand::u64(..))
 }
 
 /// A schema that takes anything: for tools that say none, where a vendor wants one.

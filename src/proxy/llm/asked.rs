@@ -19,7 +19,7 @@ use crate::{
         form::{self, Form},
         names::Names,
         outline::{self, Outline},
-        recall::Memory,
+        thoughts::Memory,
     },
 };
 
@@ -36,7 +36,7 @@ pub struct Asked<'a> {
     pub wants_usage: bool,
     /// Whose conversations are remembered as whose.
     pub owner: &'a str,
-    pub memory: &'a Arc<Memory>,
+    pub thoughts: &'a Arc<Memory>,
 }
 
 /// What the body is.
@@ -88,7 +88,7 @@ impl<'a> Asked<'a> {
         call: &'a Call,
         request: &RequestHeader,
         body: &'a Bytes,
-        (owner, memory): (&'a str, &'a Arc<Memory>),
+        (owner, thoughts): (&'a str, &'a Arc<Memory>),
     ) -> Read<Self> {
         let content_type = request.headers.get(header::CONTENT_TYPE);
         let boundary = content_type.and_then(|it| form::boundary(it.to_str().ok()?));
@@ -116,7 +116,7 @@ impl<'a> Asked<'a> {
             }
         };
         let model = call.model.clone().or(in_body).ok_or_else(missing)?;
-        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, memory })
+        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, thoughts })
     }
 
     /// # Errors
@@ -237,7 +237,7 @@ impl<'a> Asked<'a> {
                 let mut asked = self.call.api.decode_request(body)?;
                 asked.is_stream = self.is_stream;
                 let now = clock::nanos(Instant::now());
-                self.memory.recall(self.owner, &mut asked, now);
+                self.thoughts.recall(self.owner, &mut asked, now);
                 target.provider.tag.unmark(&mut asked);
                 let names = Names::fit(dialect, &mut asked);
                 (Some(dialect.encode_request(&asked, &target.model)?), Answer::Chat(names))

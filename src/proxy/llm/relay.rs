@@ -15,11 +15,11 @@ use crate::{
         Api, Endpoint, Failure,
         chat::{self, Event},
         names::Names,
-        recall::{Keeping, Memory},
         seal::Tag,
         split::Splitter,
         sse::Frame,
         stream::{Decoder, Encoder, Framing, Manner, broken},
+        thoughts::{Keeping, Memory},
         watch::Watch,
     },
     upstream::Picked,
@@ -56,7 +56,7 @@ struct Translation {
     events: Vec<Event>,
     usage: Option<chat::Usage>,
     keeping: Keeping,
-    memory: Arc<Memory>,
+    thoughts: Arc<Memory>,
     owner: Box<str>,
     /// Bytes that came.
     length: usize,
@@ -86,7 +86,7 @@ impl Translation {
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
         self.decoder.finish()?;
         let now = clock::nanos(Instant::now());
-        std::mem::take(&mut self.keeping).finish(&self.memory, &self.owner, now);
+        std::mem::take(&mut self.keeping).finish(&self.thoughts, &self.owner, now);
         self.encoder.finish(out);
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Relay {
                 events: Vec::new(),
                 usage: None,
                 keeping: Keeping::default(),
-                memory: asked.memory.clone(),
+                thoughts: asked.thoughts.clone(),
                 owner: asked.owner.into(),
                 length: 0,
             }))

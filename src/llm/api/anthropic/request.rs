@@ -361,7 +361,7 @@ fn encode_source(media: &Media) -> Value {
 }
 
 /// Letters, digits, `_` and `-`: ids of other vendors have more.
-fn tool_id(id: &str) -> String {
+pub(in crate::llm::api) fn tool_id(id: &str) -> String {
     let fine = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
     id.chars().map(fine).collect()
 }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::request::encode_call;
 use crate::llm::{
-    api::{openai::response::call_id, put, text_of},
+    api::{drawn_id, openai::response::call_id, put, text_of},
     chat::{Part, Reason, Response, Stop, ToolCall, Usage},
     fields::{At, Fields, Malformed},
 };
@@ -17,7 +17,7 @@ pub fn decode(body: Value) -> Read<Response> {
     let has_calls = piece.parts.iter().any(|it| matches!(it, Part::ToolCall(_)));
     let stop = piece.reason.ok_or_else(|| At::Root.wrong("the answer has no end"))?;
     Ok(Response {
-        id: String::new(),
+        id: drawn_id(),
         model: piece.model,
         parts: piece.parts,
         stop: self::stop(&stop, has_calls),

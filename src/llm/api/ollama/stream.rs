@@ -6,7 +6,7 @@ use super::{
     response::{self, Piece},
 };
 use crate::llm::{
-    api::Gathered,
+    api::{Gathered, drawn_id},
     chat::{Event, Part, Stop, ToolCall, Usage},
     fields::Malformed,
     stream::{Framing, Manner},
@@ -26,7 +26,7 @@ impl Decoder {
         let piece = Piece::read(value)?;
         if !self.is_started {
             self.is_started = true;
-            events.push(Event::Start { id: String::new(), model: piece.model });
+            events.push(Event::Start { id: drawn_id(), model: piece.model });
         }
         for part in piece.parts {
             match part {

@@ -1,5 +1,6 @@
 //! What must hold for every vendor alike: what is written is read back the same, whole or as a stream
 //! that is cut anywhere.
+mod bedrock;
 mod cases;
 mod golden;
 
