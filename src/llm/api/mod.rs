@@ -106,6 +106,20 @@ pub struct Encoded {
 }
 
 impl Dialect {
+    /// As the configuration has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::OpenAi | Self::Compatible => "openai",
+            Self::Azure(_) => "azure",
+            Self::Mistral => "mistral",
+            Self::Anthropic(_) => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
+            Self::Bedrock => "bedrock",
+        }
+    }
+
     /// Whether a conversation in this API is understood as it is.
     #[must_use]
     pub const fn speaks(self, api: Api) -> bool {
@@ -242,6 +256,12 @@ fn url(media: &Media) -> String {
         Media::Url(url) => url.clone(),
         Media::Data { mime, base64 } => format!("data:{mime};base64,{base64}"),
     }
+}
+
+/// Results come first in the turn that brings them: some vendors take them no other way.
+fn results_first(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    let is_result = |it: &&Part| matches!(it, Part::ToolResult(_));
+    parts.iter().filter(is_result).chain(parts.iter().filter(move |it| !is_result(it)))
 }
 
 /// All text of some parts, in one.

@@ -170,13 +170,14 @@ impl<'a> Asked<'a> {
                 });
             }
         };
-        let mut clean = match is_chat {
-            true => provider.tag.unmark_body(self.call.api, self.body),
+        let has_turns = is_chat || self.call.endpoint == Endpoint::Count;
+        let mut clean = match has_turns {
+            true => provider.tag.unmark_body(self.call.api, self.body)?,
             false => None,
         };
         if is_chat && self.call.api == Api::OpenAi {
             let body = clean.as_ref().unwrap_or(self.body);
-            clean = passing::without_foreign(body, provider.dialect).or(clean);
+            clean = passing::without_foreign(body, provider.dialect)?.or(clean);
         }
         let cleaned = clean.as_ref().map(|it| Outline::read(it)).transpose()?;
         let outline = cleaned.as_ref().unwrap_or(outline);
@@ -188,7 +189,8 @@ impl<'a> Asked<'a> {
                 passing::patch_embed(outline, &target.model, provider.dialect)
             }
             (Api::Gemini, _) => {
-                (naming(outline, clean.as_ref().unwrap_or(self.body), &target.model), Vec::new())
+                let body = clean.as_ref().unwrap_or(self.body);
+                (naming(outline, body, &target.model)?, Vec::new())
             }
             _ => {
                 let mut patch = outline.patch();
@@ -287,13 +289,14 @@ fn estimated(asked: &crate::llm::chat::Request) -> Outgoing {
 }
 
 /// Gemini's model stands in the path, and in some bodies besides.
-fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Bytes {
+fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Read<Bytes> {
     const HOLDERS: [&str; 3] = ["model", "requests", "generateContentRequest"];
     if HOLDERS.iter().all(|it| outline.raw(it).is_none()) {
-        return body.clone();
+        return Ok(body.clone());
     }
+    outline::bound(body)?;
     let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
-        return body.clone();
+        return Ok(body.clone());
     };
     let named = Value::from(format!("models/{model}"));
     let rename = |it: &mut Value| {
@@ -306,5 +309,5 @@ fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Bytes {
         rename(request);
     }
     value.get_mut("generateContentRequest").into_iter().for_each(rename);
-    serde_json::to_vec(&value).map_or_else(|_| body.clone(), Bytes::from)
+    Ok(serde_json::to_vec(&value).map_or_else(|_| body.clone(), Bytes::from))
 }

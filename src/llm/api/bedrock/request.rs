@@ -2,8 +2,8 @@
 use serde_json::{Value, json};
 
 use crate::llm::{
-    api::{Encoded, anthropic::request::tool_id, any_object, put},
-    chat::{Effort, Media, Message, Part, Request, Role, Tool, ToolChoice},
+    api::{Encoded, anthropic::request::tool_id, any_object, put, results_first},
+    chat::{Effort, Media, Message, Part, Request, Tool, ToolChoice},
     fields::{At, Malformed},
 };
 
@@ -103,16 +103,10 @@ fn encode_tool(tool: &Tool) -> Value {
 
 fn encode_message(message: &Message) -> Read<Value> {
     let mut content = Vec::new();
-    // Results come first in the turn that brings them.
-    let (results, others): (Vec<&Part>, Vec<&Part>) =
-        message.parts.iter().partition(|it| matches!(it, Part::ToolResult(_)));
-    for part in results.into_iter().chain(others) {
+    for part in results_first(&message.parts) {
         content.extend(encode_part(part)?);
     }
-    let role = match message.role {
-        Role::User => "user",
-        Role::Assistant => "assistant",
-    };
+    let role = message.role.word();
     Ok(json!({"role": role, "content": content}))
 }
 

@@ -14,7 +14,7 @@ type Read<T> = Result<T, Malformed>;
 /// It is none.
 pub fn decode(body: Value) -> Read<Response> {
     let piece = Piece::read(body)?;
-    let has_calls = piece.parts.iter().any(|it| matches!(it, Part::ToolCall(_)));
+    let has_calls = piece.has_calls();
     let stop = piece.reason.ok_or_else(|| At::Root.wrong("the answer has no end"))?;
     Ok(Response {
         id: drawn_id(),
@@ -36,6 +36,10 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    pub fn has_calls(&self) -> bool {
+        self.parts.iter().any(|it| matches!(it, Part::ToolCall(_)))
+    }
+
     pub fn read(body: Value) -> Read<Self> {
         let mut fields = Fields::new(body, At::Root)?;
         let is_done = fields.flag("done")?.unwrap_or(false);

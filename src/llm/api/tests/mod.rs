@@ -3,6 +3,7 @@
 mod bedrock;
 mod cases;
 mod golden;
+mod requests;
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
