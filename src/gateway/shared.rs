@@ -45,7 +45,9 @@ pub struct Shared {
     /// What models signed and clients may have lost.
     pub llm_thoughts: Arc<llm::thoughts::Memory>,
     pub tickets: tls::Tickets,
+    pub acme: tls::acme::Registry,
     pub last_uses: Arc<last_uses::Registry>,
+    pub traces: Arc<telemetry::tracing::Queue>,
 }
 
 impl Shared {
@@ -62,8 +64,10 @@ impl Shared {
     /// # Errors
     /// As `new`.
     pub fn inheriting(own_secret: Secret<[u8; 32]>) -> Result<Self, String> {
+        let metrics = telemetry::Metrics::new().map_err(|why| why.to_string())?;
         Ok(Self {
-            metrics: Arc::new(telemetry::Metrics::new().map_err(|why| why.to_string())?),
+            traces: Arc::new(telemetry::tracing::Queue::new(metrics.traces.dropped().clone())),
+            metrics: Arc::new(metrics),
             limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
             in_flight: Arc::new(limit::Concurrency::new()),
             flood: Arc::new(limit::Flood::new()),
@@ -84,6 +88,7 @@ impl Shared {
             llm_keys: Keep::default(),
             llm_thoughts: Arc::default(),
             tickets: tls::Tickets::default(),
+            acme: tls::acme::Registry::default(),
             last_uses: Arc::default(),
         })
     }
