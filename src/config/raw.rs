@@ -357,13 +357,15 @@ raw! {
     Llm { providers: Map<LlmProvider>, models: Map<LlmModel>, ledger: LlmLedger }
     LlmLedger { keep: Word }
     LlmProvider {
-        /// `openai`, `azure`, `mistral`, `anthropic`, `gemini` or `ollama`.
+        /// `openai`, `azure`, `mistral`, `anthropic`, `gemini`, `ollama` or `bedrock`.
         api: Word,
         url: Word,
         /// Of Anthropic's API, or of Azure's.
         version: Word,
         /// Whether it is like OpenAI and not OpenAI itself.
         compatible: bool,
+        /// Of Bedrock, for keys that sign.
+        region: Word,
         keys: Vec<LlmKey>,
         tls: Tls,
     }

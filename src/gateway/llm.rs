@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 
 use crate::{
     llm::{
-        Dialect, api::place::Place, estimate::Length, keys::Pool, price::Price, recall::Memory,
-        seal::Tag, speed::Speed,
+        Dialect, api::place::Place, estimate::Length, keys::Pool, price::Price, seal::Tag,
+        speed::Speed, thoughts::Memory,
     },
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
@@ -91,7 +91,7 @@ pub struct Llm {
     /// Whether what a provider cannot be told is an error.
     pub is_strict: bool,
     /// What models signed, for clients that do not send it back.
-    pub memory: Arc<Memory>,
+    pub thoughts: Arc<Memory>,
 }
 
 impl fmt::Debug for Model {

@@ -51,7 +51,7 @@ pub struct Shared {
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
     /// What models signed and clients may have lost.
-    pub llm_memory: Arc<llm::recall::Memory>,
+    pub llm_thoughts: Arc<llm::thoughts::Memory>,
     pub tickets: tls::Tickets,
     pub acme: tls::acme::Registry,
     pub last_uses: Arc<last_uses::Registry>,
@@ -98,7 +98,7 @@ impl Shared {
             sealer: Arc::new(Sealer::of(own_secret.expose()).map_err(|why| why.to_string())?),
             own_secret,
             llm_keys: Keep::default(),
-            llm_memory: Arc::default(),
+            llm_thoughts: Arc::default(),
             tickets: tls::Tickets::default(),
             acme: tls::acme::Registry::default(),
             last_uses: Arc::default(),

@@ -450,7 +450,10 @@ fn lines(head: &response::Parts) -> Value {
 /// Who would be asked for each model, in which order. The body of the request says which model.
 fn models(llm: &Llm) -> Value {
     let named = |target: &Target| format!("{}/{}", target.provider.name, target.model);
-    let weighed = |it: &Target| json!({"target": named(it), "weight": it.weight});
+    let weighed = |it: &Target| {
+        let api = it.provider.dialect.word();
+        json!({"target": named(it), "api": api, "weight": it.weight})
+    };
     let model = |(name, model): (&Arc<str>, &Arc<Model>)| {
         let said = json!({
             "targets": model.targets.iter().map(weighed).collect::<Value>(),

@@ -20,9 +20,10 @@ use crate::{
         estimate::Length,
         keys::{self, Key, Pool},
         price::{Cost, Price},
-        recall::Memory,
         seal::Tag,
+        signer::{self, Signer},
         speed::Speed,
+        thoughts::Memory,
     },
     upstream::{EndpointSpec, Spec, Upstream},
     value::secret::Secret,
@@ -39,7 +40,7 @@ type Upstreams = BTreeMap<Arc<str>, Arc<Upstream>>;
 pub(super) struct Models {
     pub providers: BTreeMap<Arc<str>, Arc<Provider>>,
     pub models: Map<Arc<Model>>,
-    memory: Arc<Memory>,
+    thoughts: Arc<Memory>,
 }
 
 pub(super) fn compile(
@@ -50,8 +51,8 @@ pub(super) fn compile(
     root: &Path,
     problems: &mut Problems,
 ) -> Models {
-    let memory = shared.llm_memory.clone();
-    let mut compiled = Models { providers: BTreeMap::new(), models: Map::new(), memory };
+    let thoughts = shared.llm_thoughts.clone();
+    let mut compiled = Models { providers: BTreeMap::new(), models: Map::new(), thoughts };
     let Some(raw) = &raw.llm else { return compiled };
     let at = root.key("llm");
     let none = Map::new();
@@ -160,6 +161,7 @@ impl Scene<'_> {
 
     fn keys(&self, raw: &raw::LlmProvider, dialect: Dialect, problems: &mut Problems) -> Pool {
         let at = self.at.key("keys");
+        let region = dialects::region(raw);
         let mut compiled: Vec<Key> = Vec::new();
         let raw = raw.keys.as_deref().unwrap_or_default();
         if raw.len() > keys::MOST {
@@ -193,12 +195,29 @@ impl Scene<'_> {
                 self.shared.llm_keys.get_or_make(&state, || Ok::<_, String>(Default::default()));
             let Some(state) = problems.keep(&at, state) else { continue };
             let (id, value) = (id.as_str().into(), Secret::new(value));
-            compiled.push(Key { id, value, weight, state });
+            let signs = dialect == Dialect::Bedrock && signer::is_access_key(secret);
+            let signer = if signs { self.signer(secret, region, &at, problems) } else { None };
+            compiled.push(Key { id, value, signer, weight, state });
         }
         if !compiled.is_empty() && compiled.iter().all(|it| it.weight == 0) {
             problems.add(&at, "no key has a weight: none would be used");
         }
         Pool::new(compiled)
+    }
+
+    fn signer(
+        &self,
+        secret: &str,
+        region: Option<&str>,
+        at: &Path,
+        problems: &mut Problems,
+    ) -> Option<Box<Signer>> {
+        let Some(region) = region else {
+            let why = "`region` is missing: a key that signs is for one of Amazon's";
+            problems.add_with_hint(self.at, why, "write `region: eu-west-1`");
+            return None;
+        };
+        problems.keep(&at.key("secret"), Signer::new(secret, region)).map(Box::new)
     }
 
     fn model(&self, raw: &raw::LlmModel, known: &Targets<'_>, problems: &mut Problems) -> Model {
@@ -353,6 +372,6 @@ pub(super) fn route(
             problems.add(&at, format!("`{word}` stands in this list already"));
         }
     }
-    let memory = models.memory.clone();
-    Llm { models: known, is_strict: raw.strict.unwrap_or(false), memory }
+    let thoughts = models.thoughts.clone();
+    Llm { models: known, is_strict: raw.strict.unwrap_or(false), thoughts }
 }

@@ -19,7 +19,7 @@ use crate::{
         form::{self, Form},
         names::Names,
         outline::{self, Outline},
-        recall::Memory,
+        thoughts::Memory,
     },
 };
 
@@ -36,7 +36,7 @@ pub struct Asked<'a> {
     pub wants_usage: bool,
     /// Whose conversations are remembered as whose.
     pub owner: &'a str,
-    pub memory: &'a Arc<Memory>,
+    pub thoughts: &'a Arc<Memory>,
 }
 
 /// What the body is.
@@ -94,7 +94,7 @@ impl<'a> Asked<'a> {
         call: &'a Call,
         request: &RequestHeader,
         body: &'a Bytes,
-        (owner, memory): (&'a str, &'a Arc<Memory>),
+        (owner, thoughts): (&'a str, &'a Arc<Memory>),
     ) -> Read<Self> {
         let content_type = request.headers.get(header::CONTENT_TYPE);
         let boundary = content_type.and_then(|it| form::boundary(it.to_str().ok()?));
@@ -122,7 +122,7 @@ impl<'a> Asked<'a> {
             }
         };
         let model = call.model.clone().or(in_body).ok_or_else(missing)?;
-        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, memory })
+        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, thoughts })
     }
 
     /// # Errors
@@ -176,13 +176,14 @@ impl<'a> Asked<'a> {
                 });
             }
         };
-        let mut clean = match is_chat {
-            true => provider.tag.unmark_body(self.call.api, self.body),
+        let has_turns = is_chat || self.call.endpoint == Endpoint::Count;
+        let mut clean = match has_turns {
+            true => provider.tag.unmark_body(self.call.api, self.body)?,
             false => None,
         };
         if is_chat && self.call.api == Api::OpenAi {
             let body = clean.as_ref().unwrap_or(self.body);
-            clean = passing::without_foreign(body, provider.dialect).or(clean);
+            clean = passing::without_foreign(body, provider.dialect)?.or(clean);
         }
         let cleaned = clean.as_ref().map(|it| Outline::read(it)).transpose()?;
         let outline = cleaned.as_ref().unwrap_or(outline);
@@ -194,7 +195,8 @@ impl<'a> Asked<'a> {
                 passing::patch_embed(outline, &target.model, provider.dialect)
             }
             (Api::Gemini, _) => {
-                (naming(outline, clean.as_ref().unwrap_or(self.body), &target.model), Vec::new())
+                let body = clean.as_ref().unwrap_or(self.body);
+                (naming(outline, body, &target.model)?, Vec::new())
             }
             _ => {
                 let mut patch = outline.patch();
@@ -243,7 +245,7 @@ impl<'a> Asked<'a> {
                 let mut asked = self.call.api.decode_request(body)?;
                 asked.is_stream = self.is_stream;
                 let now = clock::nanos(Instant::now());
-                self.memory.recall(self.owner, &mut asked, now);
+                self.thoughts.recall(self.owner, &mut asked, now);
                 target.provider.tag.unmark(&mut asked);
                 let names = Names::fit(dialect, &mut asked);
                 (Some(dialect.encode_request(&asked, &target.model)?), Answer::Chat(names))
@@ -330,13 +332,14 @@ fn estimated(asked: &crate::llm::chat::Request) -> Outgoing {
 }
 
 /// Gemini's model stands in the path, and in some bodies besides.
-fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Bytes {
+fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Read<Bytes> {
     const HOLDERS: [&str; 3] = ["model", "requests", "generateContentRequest"];
     if HOLDERS.iter().all(|it| outline.raw(it).is_none()) {
-        return body.clone();
+        return Ok(body.clone());
     }
+    outline::bound(body)?;
     let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
-        return body.clone();
+        return Ok(body.clone());
     };
     let named = Value::from(format!("models/{model}"));
     let rename = |it: &mut Value| {
@@ -349,5 +352,5 @@ fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Bytes {
         rename(request);
     }
     value.get_mut("generateContentRequest").into_iter().for_each(rename);
-    serde_json::to_vec(&value).map_or_else(|_| body.clone(), Bytes::from)
+    Ok(serde_json::to_vec(&value).map_or_else(|_| body.clone(), Bytes::from))
 }

@@ -1,7 +1,7 @@
 //! The connection to a provider for one try: pooled, verified, cancelled by being dropped.
 use std::{
     sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -166,8 +166,20 @@ fn head(attempt: &Try<'_>, key: Option<&Key>) -> Result<RequestHeader> {
     if let Some(id) = attempt.request_id {
         head.insert_header(X_REQUEST_ID.clone(), id.clone())?;
     }
-    if let Some(key) = key {
-        head.insert_header(provider.key_header.clone(), key.value.expose().clone())?;
+    match key {
+        None => {}
+        Some(Key { signer: Some(signer), .. }) => {
+            // The scheme is not signed.
+            let url = format!("https://{authority}{}", outgoing.path);
+            let signed = signer.headers(&url, &outgoing.body, SystemTime::now());
+            let signed = signed.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
+            for (name, value) in signed {
+                head.insert_header(name, value)?;
+            }
+        }
+        Some(key) => {
+            head.insert_header(provider.key_header.clone(), key.value.expose().clone())?;
+        }
     }
     Ok(head)
 }

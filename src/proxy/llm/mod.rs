@@ -122,7 +122,7 @@ fn begin<'a>(
     body: &'a Bytes,
     (owner, route): (&'a str, &'a Llm),
 ) -> Result<(Asked<'a>, Arc<Model>), Box<Rejection>> {
-    let asked = Asked::read(call, request, body, (owner, &route.memory))
+    let asked = Asked::read(call, request, body, (owner, &route.thoughts))
         .map_err(|why| Box::new(Rejection::new(Code::RequestMalformed).detail(why.to_string())))?;
     match route.models.get(asked.model.as_str()) {
         Some(model) => Ok((asked, model.clone())),

@@ -16,11 +16,11 @@ use crate::{
         chat::{self, Event},
         estimate::Tally,
         names::Names,
-        recall::{Keeping, Memory},
         seal::Tag,
         split::Splitter,
         sse::Frame,
         stream::{Decoder, Encoder, Framing, Manner, broken},
+        thoughts::{Keeping, Memory},
         watch::Watch,
     },
     upstream::Picked,
@@ -59,7 +59,7 @@ struct Translation {
     /// What the model has said, should nobody say how much that was.
     said: Tally,
     keeping: Keeping,
-    memory: Arc<Memory>,
+    thoughts: Arc<Memory>,
     owner: Box<str>,
     /// Bytes that came.
     length: usize,
@@ -90,7 +90,7 @@ impl Translation {
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
         self.decoder.finish()?;
         let now = clock::nanos(Instant::now());
-        std::mem::take(&mut self.keeping).finish(&self.memory, &self.owner, now);
+        std::mem::take(&mut self.keeping).finish(&self.thoughts, &self.owner, now);
         self.encoder.finish(out);
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Relay {
                 usage: None,
                 said: Tally::new(),
                 keeping: Keeping::default(),
-                memory: asked.memory.clone(),
+                thoughts: asked.thoughts.clone(),
                 owner: asked.owner.into(),
                 length: 0,
             }))

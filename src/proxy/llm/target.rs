@@ -24,9 +24,9 @@ use crate::{
         estimate::Tally,
         failure::seconds,
         keys::{Key, Pick},
-        outline,
-        recall::Keeping,
-        split, watch,
+        outline, split,
+        thoughts::Keeping,
+        watch,
     },
     proxy::cause,
     telemetry::LlmOutcome,
@@ -38,6 +38,8 @@ const LONGEST: usize = 64 << 20;
 const LONGEST_ERROR: usize = 256 << 10;
 /// Keys that one try goes through.
 const KEYS: u32 = 4;
+/// Where Amazon says what kind of error it is.
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub struct Try<'a> {
@@ -347,17 +349,20 @@ impl Try<'_> {
             names.restore_response(&mut response);
         }
         let keeping = Keeping::of(&response);
-        keeping.finish(self.asked.memory, self.asked.owner, clock::nanos(Instant::now()));
+        keeping.finish(self.asked.thoughts, self.asked.owner, clock::nanos(Instant::now()));
         let now = clock::Now::read().unix.as_secs();
         let body = self.asked.call.api.encode_response(&response, now);
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
         Ok(Whole::json(body, response.usage))
     }
 
-    /// Google says of a bad key that the request is bad.
-    fn meant(&self, status: u16, body: &[u8]) -> u16 {
-        let is_key =
-            status == 400 && self.target.provider.dialect == Dialect::Gemini && is_bad_key(body);
+    /// Google says of a bad key that the request is bad, and Amazon that it is forbidden.
+    fn meant(&self, status: u16, body: &[u8], kind: Option<&HeaderValue>) -> u16 {
+        let is_key = match (self.target.provider.dialect, status) {
+            (Dialect::Gemini, 400) => is_bad_key(body),
+            (Dialect::Bedrock, 403) => kind.is_some_and(is_bad_signature),
+            _ => false,
+        };
         if is_key { 401 } else { status }
     }
 
@@ -368,6 +373,7 @@ impl Try<'_> {
         let wait = header(header::RETRY_AFTER);
         let wait = wait.as_ref().and_then(|it| it.to_str().ok()).and_then(retry_after);
         let content_type = header(header::CONTENT_TYPE);
+        let kind = header(ERROR_TYPE);
         let body = leg.read_all(LONGEST_ERROR).await;
         let body = match body {
             Ok(body) => {
@@ -376,7 +382,7 @@ impl Try<'_> {
             }
             Err(_) => Bytes::new(),
         };
-        let status = self.meant(status, &body);
+        let status = self.meant(status, &body, kind.as_ref());
         let mut failure = Failure::decode(status, &body);
         failure.retry_after = wait.or(failure.retry_after);
         let cause = format!("status {status}");
@@ -426,6 +432,19 @@ fn retry_after(text: &str) -> Option<Duration> {
     seconds(text).or_else(date)
 }
 
+/// Amazon's words for a key that it does not know, or no longer; that one may not use a model is another.
+fn is_bad_signature(kind: &HeaderValue) -> bool {
+    const WORDS: [&str; 5] = [
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "MissingAuthenticationTokenException",
+    ];
+    let kind = kind.to_str().unwrap_or_default();
+    WORDS.contains(&kind.split(':').next().unwrap_or_default())
+}
+
 /// By the reason in its details alone: its words may repeat what the client wrote.
 fn is_bad_key(body: &[u8]) -> bool {
     let Ok(said) = serde_json::from_slice::<Value>(body) else { return false };
@@ -439,6 +458,17 @@ fn is_bad_key(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amazon_says_of_a_key_that_it_is_forbidden() {
+        let check = |kind: &'static str, expected| {
+            assert_eq!(is_bad_signature(&HeaderValue::from_static(kind)), expected, "{kind}");
+        };
+        check("UnrecognizedClientException:http://internal.amazon.com/", true);
+        check("ExpiredTokenException", true);
+        check("AccessDeniedException", false);
+        check("", false);
+    }
 
     #[test]
     fn a_key_is_bad_where_google_says_so_and_not_where_it_repeats_a_client() {

@@ -1,5 +1,6 @@
 //! Routes that models answer: each client's API before each vendor's stub, whole and as a stream, and
 //! what happens when vendors, keys or clients misbehave.
+mod bedrock;
 mod checks;
 mod clients;
 mod endpoints;
