@@ -259,7 +259,9 @@ fn begin(
     let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
     let mirrors = process.mirrors.clone();
     let connector = Arc::new(connector(&gateway));
-    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector };
+    let tools = Arc::default();
+    let proxy =
+        Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector, mcp: tools };
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));

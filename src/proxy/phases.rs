@@ -21,7 +21,7 @@ use pingora::{
 use super::{
     admit, attempt, body, caching,
     exchange::Exchange,
-    forward, grpc_web, llm,
+    forward, grpc_web, llm, mcp,
     mirror::{self, Mirrors},
     outgoing, record, reply,
 };
@@ -43,6 +43,8 @@ pub struct Proxy {
     pub is_draining: Arc<AtomicBool>,
     /// To the providers of models: those requests are ours, not forwarded ones.
     pub connector: Arc<Connector>,
+    /// Between the requests of clients of tools.
+    pub mcp: Arc<mcp::State>,
 }
 
 #[async_trait]
@@ -75,6 +77,10 @@ impl ProxyHttp for Proxy {
             }
             Ok(admit::Admitted::Ask(models)) => {
                 llm::serve(self, session, exchange, &models).await?;
+                Ok(true)
+            }
+            Ok(admit::Admitted::Tools(hub)) => {
+                mcp::serve(self, session, exchange, &hub).await?;
                 Ok(true)
             }
             Err(stop) => {

@@ -14,6 +14,7 @@ mod limits;
 mod llm;
 mod logins;
 mod matches;
+mod mcp;
 mod metadata;
 mod mirror;
 mod oauth;
@@ -76,7 +77,8 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let mut authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
-    let (upstreams, models) = upstreams(&source, shared, &root, &mut problems);
+    let (mut upstreams, models) = upstreams(&source, shared, &root, &mut problems);
+    let tools = mcp::compile(&source, shared, &mut upstreams, &root, &mut problems);
     let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
@@ -84,6 +86,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         authenticators: &authenticators.by_name,
         upstreams: &upstreams,
         models: &models,
+        tools: &tools,
         known: access::Known::of(&identities, process.store.is_some()),
         edge: &edge,
         source,
@@ -110,6 +113,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstream_metrics: upstream_metrics(&upstreams, shared),
         upstreams,
         providers: models.providers,
+        mcp_servers: tools.servers,
         admin,
         access_log: telemetry.access_log,
         consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
