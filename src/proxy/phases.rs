@@ -80,7 +80,8 @@ impl ProxyHttp for Proxy {
                 Ok(true)
             }
             Ok(admit::Admitted::Tools(hub)) => {
-                mcp::serve(self, session, exchange, &hub).await?;
+                // Large, and of no concern to requests of other routes.
+                Box::pin(mcp::serve(self, session, exchange, &hub)).await?;
                 Ok(true)
             }
             Err(stop) => {

@@ -172,6 +172,7 @@ impl Asking<'_> {
         let Of::Remote(remote) = &server.kind else { return None };
         let peer = Peer { proxy: self.proxy, server, remote };
         let known = peer.known().await.ok()?;
+        let known = known.to(self.talk.era);
         let can = Object::read(&known.capabilities).ok()?.object("resources")?;
         if can.raw("subscribe").is_none_or(|it| it.get() != "true") {
             return None;

@@ -65,7 +65,7 @@ impl Relayed<'_> {
             Some(state) => match self.pending(&state) {
                 Err(error) => return Ok(Ok((failed(&error), None))),
                 Ok(Pending { held: Some(handle), .. }) => {
-                    return self.resume(client, params, &handle).await;
+                    return Box::pin(self.resume(client, params, &handle)).await;
                 }
                 Ok(pending) => {
                     let state = pending.state.as_deref();
@@ -75,7 +75,7 @@ impl Relayed<'_> {
             },
         };
         for _ in 0..MOST_ROUNDS {
-            let (ended, reply) = match self.once(client, &sent).await? {
+            let (ended, reply) = match Box::pin(self.once(client, &sent)).await? {
                 Ok(once) => once,
                 Err(fault) => return Ok(Err(fault)),
             };
@@ -84,7 +84,7 @@ impl Relayed<'_> {
                 return Ok(Ok((ended, reply)));
             }
             drop(reply);
-            match self.answers(client, &sent, said).await? {
+            match Box::pin(self.answers(client, &sent, said)).await? {
                 Ok(next) => sent = next,
                 Err(ended) => return Ok(Ok((ended, None))),
             }
@@ -133,7 +133,8 @@ impl Relayed<'_> {
             Err(fault) => return Ok(Err(fault)),
         };
         // In a session of the gateway's own, others ask too.
-        let is_shared = self.is_modern() && known.version.era() == Era::Legacy;
+        let is_older = known.to(self.asking.talk.era).version.era() == Era::Legacy;
+        let is_shared = self.is_modern() && is_older;
         let id = match is_shared {
             true => format!("\"call-{}\"", self.asking.proxy.mcp.next()),
             false => self.id.get().to_owned(),
@@ -149,11 +150,11 @@ impl Relayed<'_> {
         let cancel = self.asking.proxy.mcp.begin(nonce, self.id.get());
         let asked = tokio::select! {
             biased;
-            asked = client.wait(self.peer.ask(&voice, &call)) => asked?,
+            asked = client.wait(Box::pin(self.peer.ask(&voice, &call))) => asked?,
             () = cancel.told.notified() => return Ok(Ok((Ended::Cancelled, None))),
         };
         match asked {
-            Ok((reply, visit)) => self.follow(client, reply, visit, &id, &cancel).await,
+            Ok((reply, visit)) => Box::pin(self.follow(client, reply, visit, &id, &cancel)).await,
             Err(fault) => Ok(Err(fault)),
         }
     }
@@ -364,7 +365,7 @@ impl Relayed<'_> {
             return Ok(Err(fault));
         }
         let cancel = self.asking.proxy.mcp.begin(None, "");
-        self.follow(client, reply, visit, &call, &cancel).await
+        Box::pin(self.follow(client, reply, visit, &call, &cancel)).await
     }
 
     /// Puts a newer server's questions to an older client, and makes the next request of its answers.

@@ -54,7 +54,8 @@ pub struct Voice<'a> {
     pub scope: Cow<'a, str>,
     pub capabilities: &'a str,
     pub info: &'a str,
-    pub bits: u8,
+    /// Of the client.
+    pub era: Era,
     /// The server's session that the client's brought along.
     pub sealed: Option<&'a str>,
     pub trace: &'a [(HeaderName, HeaderValue)],
@@ -119,7 +120,7 @@ impl<'a> Peer<'a> {
         if live.is_resting(clock::nanos(Instant::now())) {
             return Err(Fault::Resting);
         }
-        match self.discover().await {
+        match Box::pin(self.discover()).await {
             Ok(known) => {
                 let known = Arc::new(known);
                 live.answered();
@@ -169,11 +170,18 @@ impl<'a> Peer<'a> {
             Err(Fault::Malformed(_)) => None,
             Err(fault) => return Err(fault),
         };
-        if let Some(known) = said.as_deref().and_then(discovered) {
-            return Ok(known);
+        let begun = self.initialize(&own).await;
+        if let Ok((visit, _)) = &begun {
+            self.leave(visit, &own).await;
         }
-        let (_, known) = self.initialize(&own).await?;
-        Ok(known)
+        match said.as_deref().and_then(discovered) {
+            // Many speak both: then clients of either era need no translation.
+            Some(known) => {
+                let older = begun.ok().map(|it| Box::new(it.1));
+                Ok(Known { older, ..known })
+            }
+            None => begun.map(|it| it.1),
+        }
     }
 
     /// # Errors
@@ -216,9 +224,10 @@ impl<'a> Peer<'a> {
             match voice.sealed {
                 Some(session) => {
                     let known = self.known().await?;
-                    Ok(Visit { session: Some(session.into()), version: known.version })
+                    let version = known.to(voice.era).version;
+                    Ok(Visit { session: Some(session.into()), version })
                 }
-                None => self.initialize(voice).await.map(|it| it.0),
+                None => Box::pin(self.initialize(voice)).await.map(|it| it.0),
             }
         };
         self.proxy.mcp.visit(&key, open).await
@@ -238,10 +247,11 @@ impl<'a> Peer<'a> {
         call: &Call<'_>,
     ) -> Result<(Reply, Arc<Visit>), Fault> {
         let known = self.known().await?;
-        if known.version.era() == Era::Modern {
+        let version = known.to(voice.era).version;
+        if version.era() == Era::Modern {
             let params = modern_params(call.params, voice)?;
             let call = Call { params: Some(&params), ..*call };
-            let visit = Arc::new(Visit { session: None, version: known.version });
+            let visit = Arc::new(Visit { session: None, version });
             let reply = self.post(&call, modern_headers(&call, voice)).await;
             return Ok((reply.inspect_err(|it| self.note(it))?, visit));
         }
@@ -330,7 +340,7 @@ impl<'a> Peer<'a> {
     ) -> Result<Reply, Fault> {
         let body = jsonrpc::request(call.id, call.method, call.params);
         let leg = self.open(Method::POST, headers, body.into(), call.is_repeatable).await?;
-        self.reply(leg).await
+        Box::pin(self.reply(leg)).await
     }
 
     async fn send(
@@ -354,7 +364,8 @@ impl<'a> Peer<'a> {
     ) -> Result<Leg, Fault> {
         let (connector, remote) = (&*self.proxy.connector, self.remote);
         let timeout = self.server.timeout;
-        Leg::open(&Ask { connector, remote, method, headers, body, timeout, is_repeatable }).await
+        let ask = Ask { connector, remote, method, headers, body, timeout, is_repeatable };
+        Box::pin(Leg::open(&ask)).await
     }
 
     async fn reply(&self, mut leg: Leg) -> Result<Reply, Fault> {
@@ -512,7 +523,7 @@ pub const fn own_voice() -> Voice<'static> {
         scope: Cow::Borrowed("own"),
         capabilities: "{}",
         info: OWN_INFO,
-        bits: 0,
+        era: Era::Modern,
         sealed: None,
         trace: &[],
     }
@@ -538,7 +549,7 @@ fn known(version: Version, said: &Object<'_>) -> Known {
         version,
         capabilities: capabilities.into(),
         instructions: instructions.map(|it| it.into_owned().into()),
-        since: Instant::now(),
+        older: None,
     }
 }
 
@@ -611,7 +622,7 @@ impl Talk {
             scope,
             capabilities: &self.capabilities,
             info: &self.info,
-            bits: self.bits,
+            era: self.era,
             sealed: self.session.as_ref().and_then(|it| it.servers.get(server)).map(|it| &**it),
             trace: &self.trace,
         }
