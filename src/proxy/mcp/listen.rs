@@ -21,9 +21,10 @@ use tokio::{
 
 use super::{
     Asking,
+    answer::{Piece, Reply},
     relay::updated,
     say::{ALIVE, Client},
-    speak::{Call, Peer, Piece, Reply, own_voice},
+    speak::{Call, Peer, own_voice},
 };
 use crate::{
     gateway::mcp::{Changes, Kind as Of, Server},

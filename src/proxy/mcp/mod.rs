@@ -1,6 +1,8 @@
 //! Routes that offer tools: what a client says is read whole, found to be of one of the protocol's two
 //! eras, and answered from the servers of the route, each in the words that it understands itself.
+mod answer;
 mod call;
+pub mod explain;
 mod leg;
 mod listen;
 mod lists;
@@ -13,6 +15,7 @@ mod state;
 mod talk;
 mod target;
 mod visit;
+mod words;
 
 use std::sync::Arc;
 
@@ -244,7 +247,9 @@ impl Asking<'_> {
                 None => Ok(()),
             },
             ("server/discover", Era::Modern) => self.discover(client, id).await,
-            ("subscriptions/listen", Era::Modern) => Box::pin(self.subscribe(client, id, &params)).await,
+            ("subscriptions/listen", Era::Modern) => {
+                Box::pin(self.subscribe(client, id, &params)).await
+            }
             _ => {
                 let name: String = method.chars().take(128).collect();
                 let why = format!("there is no method {name} in this version");
@@ -278,7 +283,9 @@ pub fn challenge(hub: &Hub, headers: &mut [(HeaderName, HeaderValue)]) {
     let Some(resource) = &hub.resource else { return };
     let bearers = headers.iter_mut().filter(|it| it.0 == header::WWW_AUTHENTICATE);
     for (_, value) in bearers {
-        let Some(said) = value.to_str().ok().filter(|it| it.starts_with("Bearer")) else { continue };
+        let Some(said) = value.to_str().ok().filter(|it| it.starts_with("Bearer")) else {
+            continue;
+        };
         // Its parameters are ours: no value has a comma and a name in it.
         let kept = said.split(", ").filter(|it| !it.contains("resource_metadata="));
         let mut text = kept.collect::<Vec<_>>().join(", ");

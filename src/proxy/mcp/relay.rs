@@ -8,9 +8,10 @@ use tokio::time::timeout;
 
 use super::{
     Asking,
+    answer::{Piece, Reply},
     leg::Fault,
     say::Client,
-    speak::{Call, Peer, Piece, Reply, Said, Visit, Voice, owned},
+    speak::{Call, Peer, Said, Visit, Voice, owned},
     state::{Cancel, Held},
     talk::named_by,
     target::{Target, wrapped},
@@ -213,7 +214,7 @@ impl Relayed<'_> {
                         let held = (asked.get().to_owned(), question);
                         return Ok(self.hold(reply, visit, held, id.to_owned()));
                     }
-                    self.question(client, &visit, &piece, asked, &method, params).await?;
+                    self.question(client, &visit, &piece, (asked, &method, params)).await?;
                 }
                 Ok(Message::Response { .. }) => {}
                 Err(why) => return Ok(Err(Fault::malformed(why.message))),
@@ -303,9 +304,7 @@ impl Relayed<'_> {
         client: &mut Client<'_>,
         visit: &Visit,
         piece: &Piece,
-        asked: &RawValue,
-        method: &str,
-        params: Option<&RawValue>,
+        (asked, method, params): (&RawValue, &str, Option<&RawValue>),
     ) -> Result<(), Box<Broken>> {
         let is_forwarded =
             client.can_stream && !self.is_modern() && self.is_asked_of_client(method);
@@ -333,9 +332,8 @@ impl Relayed<'_> {
         call: String,
     ) -> Result<Once, Fault> {
         let question = held.1.clone();
-        let wait = Duration::from_secs(sealed::WAITING);
         let caller = self.asking.held_by();
-        let handle = self.asking.proxy.mcp.hold(reply, visit, held, call, &caller, wait);
+        let handle = self.asking.proxy.mcp.hold(reply, visit, held, call, &caller);
         let state = handle.and_then(|it| self.sealed(None, Some(it))).ok_or(Fault::Busy)?;
         let said = format!(
             "{{\"resultType\":\"input_required\",\"inputRequests\":{{\"{INPUT}\":{question}}},\"requestState\":{}}}",
