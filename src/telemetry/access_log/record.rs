@@ -351,7 +351,7 @@ pub mod tests {
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             let read: Value = serde_json::from_slice(&line).unwrap();
             prop_assert_eq!(&read["path"], &json!(String::from_utf8_lossy(&path)));
-            prop_assert_eq!(read.as_object().unwrap().len(), 29);
+            prop_assert_eq!(read.as_object().unwrap().len(), 30);
         }
     }
 }
