@@ -300,6 +300,7 @@ fn proxy(process: &Process, live: Arc<ArcSwap<Gateway>>, gateway: &Gateway) -> P
         is_draining: process.is_leaving.clone(),
         connector: Arc::new(connector(gateway)),
         calls: shared.calls.clone(),
+        mcp: Arc::default(),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod compile;
 pub mod edge;
 pub mod llm;
 pub mod matcher;
+pub mod mcp;
 pub mod route;
 mod shared;
 pub mod tls;
@@ -53,6 +54,8 @@ pub struct Gateway {
     /// Of models, by their names.
     pub providers: BTreeMap<Arc<str>, Arc<llm::Provider>>,
     pub metering: Metering,
+    /// Of tools, by their names.
+    pub mcp_servers: BTreeMap<Arc<str>, Arc<mcp::Server>>,
     pub admin: Admin,
     pub access_log: access_log::Spec,
     /// None: traces are passed on, and none is made.

@@ -50,6 +50,8 @@ pub struct Shared {
     pub sealer: Arc<Sealer>,
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
+    /// What is known of servers of tools.
+    pub mcp_servers: Keep<super::mcp::Live>,
     /// What models signed and clients may have lost.
     pub llm_thoughts: Arc<llm::thoughts::Memory>,
     pub tickets: tls::Tickets,
@@ -99,6 +101,7 @@ impl Shared {
             own_secret,
             llm_keys: Keep::default(),
             llm_thoughts: Arc::default(),
+            mcp_servers: Keep::default(),
             tickets: tls::Tickets::default(),
             acme: tls::acme::Registry::default(),
             last_uses: Arc::default(),

@@ -23,10 +23,11 @@ pub mod seal;
 pub mod signer;
 pub mod speed;
 pub mod split;
-pub mod sse;
 pub mod stream;
 pub mod thoughts;
 pub mod watch;
+
+pub use crate::content::sse;
 
 pub use self::{
     api::{Api, Dialect},

@@ -7,7 +7,9 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{caching::Caching, grpc_web::Transcoder, llm::Meter, mirror::Copying, trace::Trace};
+use super::{
+    caching::Caching, grpc_web::Transcoder, llm::Meter, mcp, mirror::Copying, trace::Trace,
+};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -33,6 +35,8 @@ pub struct Exchange {
     pub grpc_web: Option<Box<Transcoder>>,
     /// Of a request that a model answers.
     pub llm: Option<Box<Meter>>,
+    /// Of a request to a server of tools.
+    pub mcp: Option<Box<mcp::Meter>>,
     /// Set where traces are made.
     pub trace: Option<Trace>,
     /// Why the body may not pass, until that is said.
@@ -90,6 +94,7 @@ impl Exchange {
             copying: Copying::default(),
             grpc_web: None,
             llm: None,
+            mcp: None,
             trace: None,
             refusal: None,
             refused: None,

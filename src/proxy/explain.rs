@@ -9,7 +9,7 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward, grpc_web, record, tls, trace};
+use super::{admit, caching, client_addr, forward, grpc_web, mcp, record, tls, trace};
 use crate::{
     auth::Purpose,
     cache,
@@ -409,6 +409,12 @@ fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
         Action::Llm(llm) => {
             said.insert("outcome".to_owned(), json!("forwarded"));
             said.insert("models".to_owned(), models(llm));
+            return;
+        }
+        Action::Mcp(hub) => {
+            said.insert("outcome".to_owned(), json!("forwarded"));
+            let identity = context.identity.as_ref();
+            said.insert("tools".to_owned(), mcp::explain::seen(hub, identity));
             return;
         }
     };

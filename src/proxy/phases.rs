@@ -21,7 +21,7 @@ use pingora::{
 use super::{
     admit, attempt, body, caching,
     exchange::Exchange,
-    forward, grpc_web, llm,
+    forward, grpc_web, llm, mcp,
     mirror::{self, Mirrors},
     outgoing, record, reply, trace,
 };
@@ -47,6 +47,8 @@ pub struct Proxy {
     pub connector: Arc<Connector>,
     /// To the store: what calls of models used.
     pub calls: Arc<ledger::Queue>,
+    /// Between the requests of clients of tools.
+    pub mcp: Arc<mcp::State>,
 }
 
 #[async_trait]
@@ -81,6 +83,11 @@ impl ProxyHttp for Proxy {
                 // Boxed, here and below: a future is as large as the largest that it waits for, and
                 // Pingora allocates this one for every request there is.
                 Box::pin(llm::serve(self, session, exchange, &models)).await?;
+                Ok(true)
+            }
+            Ok(admit::Admitted::Tools(hub)) => {
+                // Large, and of no concern to requests of other routes.
+                Box::pin(mcp::serve(self, session, exchange, &hub)).await?;
                 Ok(true)
             }
             Err(stop) => {

@@ -43,6 +43,7 @@ mod json_bodies;
 mod jwt;
 mod limits;
 mod llm;
+mod mcp;
 mod metadata;
 mod mirror;
 mod mtls;

@@ -16,6 +16,7 @@ mod limits;
 mod llm;
 mod logins;
 mod matches;
+mod mcp;
 mod metadata;
 mod mirror;
 mod oauth;
@@ -68,6 +69,7 @@ pub struct Source<'a> {
 ///
 /// # Errors
 /// Every problem there is, each with its place in the file.
+#[allow(clippy::too_many_lines, reason = "one line a part, in the order that they need each other")]
 pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
     let Source { raw, base_dir, .. } = source;
     let (root, mut problems) = begin(raw);
@@ -79,7 +81,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let mut authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
-    let (upstreams, models) = upstreams(&source, shared, &root, &mut problems);
+    let (upstreams, models, tools) = upstreams(&source, shared, &root, &mut problems);
     let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
@@ -87,6 +89,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         authenticators: &authenticators.by_name,
         upstreams: &upstreams,
         models: &models,
+        tools: &tools,
         known: access::Known::of(&identities, process.store.is_some()),
         edge: &edge,
         source,
@@ -113,6 +116,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstreams,
         providers: models.providers,
         metering: plans.quotas.metering(),
+        mcp_servers: tools.servers,
         admin,
         access_log: telemetry.access_log,
         tracing: telemetry.tracing,
@@ -156,15 +160,16 @@ fn upstreams(
     shared: &Shared,
     root: &Path,
     problems: &mut Problems,
-) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models) {
+) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models, mcp::Servers) {
     let Source { raw, base_dir, .. } = source;
     let mut upstreams = match source.kept {
         Some(kept) => kept.upstreams.clone(),
         None => upstreams::compile(raw, base_dir, shared, root, problems),
     };
-    // Providers are upstreams too.
+    // Providers are upstreams too, and so are servers of tools.
     let models = llm::compile(raw, base_dir, shared, &mut upstreams, root, problems);
-    (upstreams, models)
+    let tools = mcp::compile(source, shared, &mut upstreams, root, problems);
+    (upstreams, models, tools)
 }
 
 /// By the authenticators' names.

@@ -2,8 +2,8 @@
 //! client in the client's own language. Nothing reaches the client before a target says something, so
 //! that another can be asked in its place.
 mod asked;
-mod intake;
-mod leg;
+pub(in crate::proxy) mod intake;
+pub(in crate::proxy) mod leg;
 mod meter;
 mod quota;
 mod relay;
@@ -277,7 +277,7 @@ async fn rest(session: &mut Session, attempts: u32, deadline: Instant) -> Result
 }
 
 /// Comes back when the client has left. Its body was read to the end.
-async fn gone(session: &mut Session) -> Box<Error> {
+pub(in crate::proxy) async fn gone(session: &mut Session) -> Box<Error> {
     loop {
         match session.as_downstream_mut().read_body_or_idle(true).await {
             Err(error) => return error.into_down(),
