@@ -54,7 +54,7 @@ impl Parser {
         let inside = message.get(PRELUDE..).unwrap_or_default();
         let (headers, payload) = inside.split_at_checked(headers).unwrap_or_default();
         let data = Names::read(headers).ok_or(Broken::Corrupt)?.data(payload);
-        Ok(Some(Frame { raw, event: None, data }))
+        Ok(Some(Frame { raw, event: None, id: None, data }))
     }
 
     /// What is left of a message that did not come to its end says nothing.
