@@ -35,6 +35,11 @@ row() {
     before=$([ "$3" = 0 ] || cpu_ticks "$3")
     read -r _ answered failed p50 p99 seen < <("${on_load_core[@]}" "$bin/model" ask "$2" "$4" "$each" "$question" "$5")
     after=$([ "$3" = 0 ] || cpu_ticks "$3")
+    if [ "$answered" = 0 ]; then
+        echo "| $1 | $4 | - | - | - | - | - | - | $failed |"
+        say "NOTE: $1: no call was answered"
+        return
+    fi
     [ -n "${base[$6-p50]:-}" ] || base[$6-p50]=$p50 base[$6-p99]=$p99
     awk -v name="$1" -v rate="$4" -v p50="$p50" -v p99="$p99" -v b50="${base[$6-p50]}" -v b99="${base[$6-p99]}" \
         -v us=$(((after - before) * 1000000 / tick)) -v calls="$answered" -v events="$seen" -v failed="$failed" 'BEGIN {
@@ -67,7 +72,7 @@ litellm() {
     printf 'model_list:\n  - model_name: same\n    litellm_params: {model: openai/m, api_base: "http://%s/v1", api_key: load}\n' "$stub" >"$work/litellm.yaml"
     start litellm "${on_proxy_core[@]}" "$work/venv/bin/litellm" --config "$work/litellm.yaml" --host 127.0.0.1 --port "$port" --num_workers 1
     local address=127.0.0.1:$port
-    for _ in {1..120}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.5; done
+    for _ in {1..360}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.5; done
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
         say "SKIPPED: LiteLLM does not start: $(tail -n 1 "$work/litellm.log")"
         return
@@ -83,6 +88,7 @@ portkey() {
         return
     fi
     free_port
+    # Its streams fail under Node 20 (`TypeError: immutable`): newer is better.
     start portkey "${on_proxy_core[@]}" env PORT="$port" node "$work/portkey/node_modules/@portkey-ai/gateway/build/start-server.js" --port="$port" --headless
     local address=127.0.0.1:$port
     for _ in {1..60}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.5; done
