@@ -9,6 +9,7 @@
 
 rate=${RATE:-1000} each=${SECONDS_EACH:-5} delay=${DELAY:-20} events=${EVENTS:-200} peer_rate=${PEER_RATE:-50}
 stream_rate=${STREAM_RATE:-20}
+key="X-API-Key: test"
 build model
 
 # body NAME MODEL MORE: a question, its path before it; sets $question.
@@ -26,33 +27,39 @@ echo "| scenario | calls/s | p50 ms | p99 ms | p50 added | p99 added | CPU us/ca
 echo "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 
 declare -A base
-# row NAME ADDRESS PID RATE KEY KIND: KIND is whole or stream, and what is added is to the bare stub's.
+# row NAME ADDRESS PID RATE HEADERS KIND: KIND is whole or stream; what is added is to the stub's own row, whose
+# process (0) is not counted.
 row() {
     local before after answered failed p50 p99 seen
     "${on_load_core[@]}" "$bin/model" ask "$2" "$4" 1 "$question" "$5" >/dev/null || true
-    before=$(cpu_ticks "$3")
+    before=$([ "$3" = 0 ] || cpu_ticks "$3")
     read -r _ answered failed p50 p99 seen < <("${on_load_core[@]}" "$bin/model" ask "$2" "$4" "$each" "$question" "$5")
-    after=$(cpu_ticks "$3")
+    after=$([ "$3" = 0 ] || cpu_ticks "$3")
+    if [ "$answered" = 0 ]; then
+        echo "| $1 | $4 | - | - | - | - | - | - | $failed |"
+        say "NOTE: $1: no call was answered"
+        return
+    fi
     [ -n "${base[$6-p50]:-}" ] || base[$6-p50]=$p50 base[$6-p99]=$p99
     awk -v name="$1" -v rate="$4" -v p50="$p50" -v p99="$p99" -v b50="${base[$6-p50]}" -v b99="${base[$6-p99]}" \
         -v us=$(((after - before) * 1000000 / tick)) -v calls="$answered" -v events="$seen" -v failed="$failed" 'BEGIN {
         printf "| %s | %d | %.2f | %.2f | %.2f | %.2f | %s | %s | %d |\n", name, rate, p50 / 1000, p99 / 1000,
-            (p50 - b50) / 1000, (p99 - b99) / 1000, calls ? sprintf("%.0f", us / calls) : "-",
-            events ? sprintf("%.1f", us / events) : "-", failed}'
+            (p50 - b50) / 1000, (p99 - b99) / 1000, us && calls ? sprintf("%.0f", us / calls) : "-",
+            us && events ? sprintf("%.1f", us / events) : "-", failed}'
 }
 # Of the stub alone, whose process is not counted.
 body same same ''
-row "the stub, whole" "$stub" $$ "$rate" none whole
+row "the stub, whole" "$stub" 0 "$rate" "X-A: b" whole
 start_gateway gateway "$here/configs/llm.yaml"
 gateway=127.0.0.1:$listen gateway_pid=$pid
-row "tollgate, same API" "$gateway" "$gateway_pid" "$rate" test whole
+row "tollgate, same API" "$gateway" "$gateway_pid" "$rate" "$key" whole
 body translated translated ''
-row "tollgate, translated" "$gateway" "$gateway_pid" "$rate" test whole
+row "tollgate, translated" "$gateway" "$gateway_pid" "$rate" "$key" whole
 body same-stream same ', "stream": true'
-row "the stub, streamed" "$stub" $$ "$stream_rate" none stream
-row "tollgate, streamed, same API" "$gateway" "$gateway_pid" "$stream_rate" test stream
+row "the stub, streamed" "$stub" 0 "$stream_rate" "X-A: b" stream
+row "tollgate, streamed, same API" "$gateway" "$gateway_pid" "$stream_rate" "$key" stream
 body translated-stream translated ', "stream": true'
-row "tollgate, streamed, translated" "$gateway" "$gateway_pid" "$stream_rate" test stream
+row "tollgate, streamed, translated" "$gateway" "$gateway_pid" "$stream_rate" "$key" stream
 
 # litellm: a virtual environment of its own.
 litellm() {
@@ -65,12 +72,12 @@ litellm() {
     printf 'model_list:\n  - model_name: same\n    litellm_params: {model: openai/m, api_base: "http://%s/v1", api_key: load}\n' "$stub" >"$work/litellm.yaml"
     start litellm "${on_proxy_core[@]}" "$work/venv/bin/litellm" --config "$work/litellm.yaml" --host 127.0.0.1 --port "$port" --num_workers 1
     local address=127.0.0.1:$port
-    for _ in {1..120}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.5; done
+    for _ in {1..360}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.5; done
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
         say "SKIPPED: LiteLLM does not start: $(tail -n 1 "$work/litellm.log")"
         return
     fi
-    peer LiteLLM "$address" "$pid" none
+    peer LiteLLM "$address" "$pid" "Authorization: Bearer none"
 }
 
 portkey() {
@@ -81,6 +88,7 @@ portkey() {
         return
     fi
     free_port
+    # Its streams fail under Node 20 (`TypeError: immutable`): newer is better.
     start portkey "${on_proxy_core[@]}" env PORT="$port" node "$work/portkey/node_modules/@portkey-ai/gateway/build/start-server.js" --port="$port" --headless
     local address=127.0.0.1:$port
     for _ in {1..60}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.5; done
@@ -88,17 +96,17 @@ portkey() {
         say "SKIPPED: Portkey does not start: $(tail -n 1 "$work/portkey.log")"
         return
     fi
-    # It is told where to go by headers, which `model ask` takes behind the key.
-    peer Portkey "$address" "$pid" "load
+    # It is told where to go by headers.
+    peer Portkey "$address" "$pid" "Authorization: Bearer load
 x-portkey-provider: openai
 x-portkey-custom-host: http://$stub/v1"
 }
 
-# peer NAME ADDRESS PID KEY: the same questions at a rate that it can follow, and ours beside it.
+# peer NAME ADDRESS PID HEADERS: the same questions at a rate that it can follow, and ours beside it.
 peer() {
     body same same ''
     row "$1, same API" "$2" "$3" "$peer_rate" "$4" whole
-    row "tollgate, at its rate" "$gateway" "$gateway_pid" "$peer_rate" test whole
+    row "tollgate, at its rate" "$gateway" "$gateway_pid" "$peer_rate" "$key" whole
     body same-stream same ', "stream": true'
     row "$1, streamed" "$2" "$3" "${PEER_STREAM_RATE:-5}" "$4" stream
     kill -TERM "$3" 2>/dev/null || true

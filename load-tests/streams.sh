@@ -19,7 +19,7 @@ for model in same translated; do
     start_gateway "$model" "$here/configs/llm.yaml"
     printf '/v1/chat/completions\n{"model": "%s", "stream": true, "messages": [{"role": "user", "content": "hello"}]}\n' "$model" >"$work/body"
     before=$(rss_kib "$pid") top=0
-    "${on_load_core[@]}" "$bin/model" hold "127.0.0.1:$listen" "$streams" "$hold" "$work/body" test >"$work/held" &
+    "${on_load_core[@]}" "$bin/model" hold "127.0.0.1:$listen" "$streams" "$hold" "$work/body" "X-API-Key: test" >"$work/held" &
     holding=$!
     while kill -0 "$holding" 2>/dev/null; do
         now=$(rss_kib "$pid")

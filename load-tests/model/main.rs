@@ -2,9 +2,9 @@
 //!
 //! `model serve LISTEN DELAY_MS EVENTS GAP_MS`: OpenAI's chat completions after a fixed delay, whole or, where
 //! `"stream":true` is asked for, as so many events; `/v1/messages` is Anthropic's.
-//! `model ask ADDRESS RATE SECONDS BODY [KEY]`: asks at a constant rate on connections that are kept, whether or
+//! `model ask ADDRESS RATE SECONDS BODY [HEADERS]`: asks at a constant rate on connections that are kept, whether or
 //! not answers come; prints `RESULT answered failed p50 p99 events`, in microseconds of the answers' first byte.
-//! `model hold ADDRESS STREAMS SECONDS BODY [KEY]`: keeps so many streams open at once; prints
+//! `model hold ADDRESS STREAMS SECONDS BODY [HEADERS]`: keeps so many streams open at once; prints
 //! `RESULT open events`, and exits with 1 where not all of them stay.
 use std::{
     net::SocketAddr,
@@ -38,15 +38,15 @@ fn main() -> anyhow::Result<ExitCode> {
             runtime.block_on(serve(listen.parse().context("LISTEN")?, model))?;
             Ok(ExitCode::SUCCESS)
         }
-        ["ask", address, rate, seconds, body, ref key @ ..] => {
-            let request = request(address, body, key.first().copied())?;
+        ["ask", address, rate, seconds, body, ref headers @ ..] => {
+            let request = request(address, body, headers.first().copied())?;
             let rate: f64 = rate.parse().context("RATE")?;
             let seconds: u64 = seconds.parse().context("SECONDS")?;
             println!("RESULT {}", runtime.block_on(ask(address.parse()?, rate, seconds, request))?);
             Ok(ExitCode::SUCCESS)
         }
-        ["hold", address, streams, seconds, body, ref key @ ..] => {
-            let request = request(address, body, key.first().copied())?;
+        ["hold", address, streams, seconds, body, ref headers @ ..] => {
+            let request = request(address, body, headers.first().copied())?;
             let streams: u64 = streams.parse().context("STREAMS")?;
             let seconds: u64 = seconds.parse().context("SECONDS")?;
             let (open, events) =
@@ -163,16 +163,14 @@ async fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Resu
     Ok(())
 }
 
-/// `body` is a file: its path in the first line, JSON in the rest.
-fn request(address: &str, body: &str, key: Option<&str>) -> anyhow::Result<Arc<[u8]>> {
+/// `body` is a file: its path in the first line, JSON in the rest. `headers` are lines.
+fn request(address: &str, body: &str, headers: Option<&str>) -> anyhow::Result<Arc<[u8]>> {
     let text = std::fs::read_to_string(body).context("BODY")?;
     let (path, body) = text.split_once('\n').context("BODY has a path in its first line")?;
     let body = body.trim();
-    // Further headers may follow it, a line each.
-    let key = key.map(|it| format!("Authorization: Bearer {}\r\n", it.replace('\n', "\r\n")));
-    let key = key.unwrap_or_default();
+    let more = headers.map(|it| format!("{}\r\n", it.replace('\n', "\r\n"))).unwrap_or_default();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{key}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{more}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     Ok((head + body).into_bytes().into())

@@ -12,7 +12,7 @@ use crate::{
     flow::{clock::Now, rejection::Rejection},
     gateway::{llm::Model, route::Route},
     limit::quota::Reservation,
-    llm::chat::Usage,
+    llm::{chat::Usage, price::Price},
     policy::{
         Policy,
         quota::{Expected, Quota, Reserved},
@@ -78,7 +78,8 @@ fn expected(asked: &Asked<'_>, model: &Model, input: u64) -> Expected {
     };
     // What nobody can tell before is something, or it would pass where nothing is left.
     let usage = Usage { input: input.max(1), output, ..Usage::default() };
-    let cost = model.price.map_or(0, |it| it.of(&usage).0);
+    let dearer = |it: Price| it.of(&usage).0.max(u64::from(it != Price::default()));
+    let cost = model.price.map_or(0, dearer);
     Expected { tokens: usage.input.saturating_add(output), cost }
 }
 
