@@ -5,6 +5,7 @@ pub mod compile;
 pub mod edge;
 pub mod llm;
 pub mod matcher;
+pub mod mcp;
 pub mod route;
 mod shared;
 pub mod tls;
