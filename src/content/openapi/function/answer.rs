@@ -70,9 +70,7 @@ impl Outcome {
         };
         let value: Value =
             serde_json::from_str(&text).map_err(|_| "a number is too large".to_owned())?;
-        self.schema
-            .check(&value)
-            .map_err(|it| format!("`{}` at `{}`", it.keyword, it.pointer))?;
+        self.schema.check(&value).map_err(|it| format!("`{}` at `{}`", it.keyword, it.pointer))?;
         Ok(text)
     }
 }
@@ -102,7 +100,8 @@ fn refused(status: u16, essence: Option<&str>, body: &[u8]) -> Answer {
 fn is_textual(essence: Option<&str>) -> bool {
     let Some(essence) = essence else { return true };
     let essence = essence.to_ascii_lowercase();
-    const WORDS: [&str; 7] = ["json", "xml", "yaml", "javascript", "graphql", "form-urlencoded", "csv"];
+    const WORDS: [&str; 7] =
+        ["json", "xml", "yaml", "javascript", "graphql", "form-urlencoded", "csv"];
     essence.starts_with("text/") || WORDS.iter().any(|it| essence.contains(it))
 }
 

@@ -2,9 +2,11 @@
 //! request is built so that no argument leaves its place; one answer out. Knows nothing of who calls
 //! it and how the request travels.
 mod answer;
+mod name;
 mod read;
 mod request;
 mod schema;
+mod select;
 mod write;
 
 use std::fmt;
@@ -12,12 +14,13 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
+use self::write::Layout;
 pub use self::{
     answer::{Answer, Piece},
-    read::{Filter, Problem, Selection, read},
+    read::read,
     request::Request,
+    select::{Filter, Problem, Selection},
 };
-use self::write::Layout;
 use super::parameter::Place;
 use crate::content::schema::Schema;
 

@@ -124,7 +124,8 @@ impl<'a> Collector<'a> {
 
     fn spend(&mut self, at: &str) -> Result<(), String> {
         let left = self.left.checked_sub(1);
-        self.left = left.ok_or_else(|| format!("{at}: more than {VALUES} values in its schemas"))?;
+        self.left =
+            left.ok_or_else(|| format!("{at}: more than {VALUES} values in its schemas"))?;
         Ok(())
     }
 
@@ -184,7 +185,8 @@ impl<'a> Collector<'a> {
             }
             (_, Value::Array(schemas)) if LISTED.contains(&keyword) => {
                 let each = schemas.iter().enumerate();
-                let each = each.map(|(i, it)| self.schema(it, &format!("{}/{i}", inner()), depth + 1));
+                let each =
+                    each.map(|(i, it)| self.schema(it, &format!("{}/{i}", inner()), depth + 1));
                 Value::Array(each.collect::<Result<_, _>>()?)
             }
             _ => self.copy(value, at)?,
@@ -297,7 +299,8 @@ impl<'a> Collector<'a> {
     /// A name for what stands at `place` that no other has.
     fn name(&self, place: &str) -> String {
         let last = place.rsplit('/').next().unwrap_or_default();
-        let plain = |it: char| if it.is_ascii_alphanumeric() || "._-".contains(it) { it } else { '_' };
+        let plain =
+            |it: char| if it.is_ascii_alphanumeric() || "._-".contains(it) { it } else { '_' };
         let name: String = last.chars().take(64).map(plain).collect();
         let is_free = |name: &str| !self.known.values().flatten().any(|it| it == name);
         if is_free(&name) && !name.is_empty() {
