@@ -259,7 +259,8 @@ fn begin(
     let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
     let mirrors = process.mirrors.clone();
     let connector = Arc::new(connector(&gateway));
-    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector };
+    let own = Arc::default();
+    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector, own };
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
@@ -348,6 +349,8 @@ fn start_workers(
     http.server_options = Some(options);
     http.handle_init_modules();
     let http = Arc::new(http);
+    // Set once, here.
+    let _ = proxy.own.set(Arc::downgrade(&http));
     let mut workers = Vec::new();
     // A connection to an upstream belongs to the runtime of the worker that made it and is used by all:
     // a worker that has nothing left to do runs on until the last one has.

@@ -7,7 +7,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{caching::Caching, grpc_web::Transcoder, llm::Meter, mirror::Copying};
+use super::{caching::Caching, errand::Errand, grpc_web::Transcoder, llm::Meter, mirror::Copying};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -23,6 +23,8 @@ pub struct Exchange {
     /// Set once the client's address is known, that is, from `request_filter` on.
     pub context: Context,
     pub route: Option<Arc<Route>>,
+    /// Of a request that the gateway makes of itself.
+    pub errand: Option<Arc<Errand>>,
     pub upstream: Option<Arc<Upstream>>,
     pub forwarding: Forwarding,
     /// Set on a route with a cache, whether or not this request may use it.
@@ -83,6 +85,7 @@ impl Exchange {
             started,
             context: Context::new(Now::at(started), unknown),
             route: None,
+            errand: None,
             upstream: None,
             forwarding: Forwarding::default(),
             caching: None,

@@ -19,7 +19,7 @@ use pingora::{
 };
 
 use super::{
-    admit, attempt, body, caching,
+    admit, attempt, body, caching, errand,
     exchange::Exchange,
     forward, grpc_web, llm,
     mirror::{self, Mirrors},
@@ -43,6 +43,8 @@ pub struct Proxy {
     pub is_draining: Arc<AtomicBool>,
     /// To the providers of models: those requests are ours, not forwarded ones.
     pub connector: Arc<Connector>,
+    /// For requests that the gateway makes of itself.
+    pub own: errand::Own,
 }
 
 #[async_trait]

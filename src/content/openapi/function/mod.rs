@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::write::Layout;
 pub use self::{
     answer::{Answer, Piece},
-    read::read,
+    read::{METHODS, read},
     request::Request,
     select::{Filter, Problem, Selection},
 };

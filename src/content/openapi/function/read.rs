@@ -28,8 +28,8 @@ const PROBLEMS: usize = 20;
 const DESCRIPTION: usize = 4096;
 /// Characters of a title.
 const TITLE: usize = 256;
-/// What the other methods answer has no body, or concerns the connection alone.
-const METHODS: [Method; 5] =
+/// Methods that can be called. What the others answer has no body, or concerns the connection alone.
+pub const METHODS: [Method; 5] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// The functions of a document, in its order. `is_ours` says which headers, in lower case, a caller may
