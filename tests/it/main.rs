@@ -41,6 +41,7 @@ mod json_bodies;
 mod jwt;
 mod limits;
 mod llm;
+mod mcp_rest;
 mod metadata;
 mod mirror;
 mod mtls;

@@ -17,6 +17,7 @@ mod matches;
 mod metadata;
 mod mirror;
 mod oauth;
+mod operations;
 mod routes;
 mod signature_keys;
 mod store;

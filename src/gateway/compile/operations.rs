@@ -1,6 +1,6 @@
 //! `mcp.servers.*` with an OpenAPI document: which of its operations become tools, and the route that
 //! calls of them go through.
-use http::{HeaderName, Method};
+use http::HeaderName;
 
 use super::{
     Source, matches,
@@ -123,13 +123,15 @@ impl Scene<'_> {
         let at = self.at.key("operations");
         let hint = "such as `operations: {methods: [GET]}` or `operations: {ids: [listOrders]}`";
         let Some(raw) = &raw.operations else {
-            problems.add_with_hint(self.at, "`operations` is missing: say which become tools", hint);
+            problems.add_with_hint(
+                self.at,
+                "`operations` is missing: say which become tools",
+                hint,
+            );
             return None;
         };
-        let is_none = raw.ids.is_none()
-            && raw.methods.is_none()
-            && raw.tags.is_none()
-            && raw.paths.is_none();
+        let is_none =
+            raw.ids.is_none() && raw.methods.is_none() && raw.tags.is_none() && raw.paths.is_none();
         if is_none {
             let message = "say which become tools: `ids`, `methods`, `tags` or `paths`";
             problems.add_with_hint(&at, message, hint);
@@ -244,7 +246,8 @@ fn may_match(pattern: &PathPattern, template: &str) -> bool {
     match pattern {
         PathPattern::Regex(_) => true,
         PathPattern::Exact(path) => {
-            let is_same = path.split('/').all(|ours| theirs.next().is_some_and(|it| fits(ours, it)));
+            let is_same =
+                path.split('/').all(|ours| theirs.next().is_some_and(|it| fits(ours, it)));
             is_same && theirs.next().is_none()
         }
         PathPattern::Prefix(path) => {

@@ -22,7 +22,7 @@ use pingora::{
 use tokio::sync::watch;
 
 use self::pipe::Pipe;
-pub use self::tool::call;
+pub use self::tool::Call;
 use super::{
     connection::{self, Settings},
     exchange::Exchange,

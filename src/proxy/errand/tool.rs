@@ -9,44 +9,64 @@ use super::{Answered, Errand, run};
 use crate::{
     content::{
         json::Node,
-        openapi::function::{Answer, Function, Piece},
+        openapi::function::{Answer, Function, Piece, Request},
     },
     gateway::operations::Operations,
     proxy::{exchange::Exchange, phases::Proxy},
 };
 
-/// Calls `function` for the caller of `exchange`; what is answered is the result of a call in MCP, as JSON.
-/// Whatever goes wrong is said in it: the model that called is to read it.
-pub async fn call(
-    proxy: &Proxy,
-    (session, exchange): (&Session, &Exchange),
-    operations: &Operations,
-    function: &Function,
-    arguments: Option<&RawValue>,
-    trace: &[(HeaderName, HeaderValue)],
-    timeout: Duration,
-) -> String {
-    let arguments = match Node::parse(arguments.map_or("{}", RawValue::get).as_bytes()) {
-        Ok(arguments @ Node::Object(_)) => arguments,
-        Ok(_) => return written(&Answer::error("The arguments must be an object."), ""),
-        Err(why) => {
-            return written(&Answer::error(format!("The arguments cannot be read: {why}.")), "");
+/// A call that can be made.
+pub struct Call<'a> {
+    function: &'a Function,
+    errand: Errand,
+    request: Request,
+    host: String,
+    most_answer: usize,
+}
+
+impl<'a> Call<'a> {
+    /// For the caller of `exchange`, whose request `session` is.
+    ///
+    /// # Errors
+    /// The result of the call that cannot be made, as JSON: the model that asks for it is to read why.
+    pub fn prepare(
+        (session, exchange): (&Session, &Exchange),
+        operations: &Operations,
+        function: &'a Function,
+        arguments: Option<&RawValue>,
+    ) -> Result<Self, String> {
+        let refused = |why: String| written(&Answer::error(why), "");
+        let arguments = Node::parse(arguments.map_or("{}", RawValue::get).as_bytes());
+        let arguments = arguments
+            .map_err(|why| refused(format!("Nothing was called: the arguments: {why}.")))?;
+        let request = function.request(&arguments);
+        let request = request.map_err(|it| refused(format!("Nothing was called: {it}.")))?;
+        let host = operations.host.as_deref().unwrap_or(&exchange.context.host);
+        Ok(Self {
+            function,
+            errand: Errand::for_caller(session, exchange, operations.route.clone()),
+            request,
+            host: host.to_owned(),
+            most_answer: operations.most_answer,
+        })
+    }
+
+    /// The result of the call in MCP, as JSON. Whatever goes wrong is said in it. Dropped, it ends the
+    /// call.
+    pub async fn put(
+        self,
+        proxy: &Proxy,
+        trace: &[(HeaderName, HeaderValue)],
+        timeout: Duration,
+    ) -> String {
+        let Self { function, errand, request, host, most_answer } = self;
+        let uri = format!("{}://{host}{}", errand.scheme, request.target);
+        match run(proxy, errand, &request, (&host, trace), most_answer, timeout).await {
+            Ok(Answered { status, media_type, body }) => {
+                written(&function.answer(status, media_type.as_deref(), &body), &uri)
+            }
+            Err(why) => written(&Answer::error(format!("The API was called, but {why}.")), ""),
         }
-    };
-    let request = match function.request(&arguments) {
-        Ok(request) => request,
-        Err(mistake) => {
-            return written(&Answer::error(format!("Nothing was called: {mistake}.")), "");
-        }
-    };
-    let host = operations.host.as_deref().unwrap_or(&exchange.context.host);
-    let errand = Errand::for_caller(session, exchange, operations.route.clone());
-    let uri = format!("{}://{host}{}", errand.scheme, request.target);
-    match run(proxy, errand, &request, (host, trace), operations.most_answer, timeout).await {
-        Ok(Answered { status, media_type, body }) => {
-            written(&function.answer(status, media_type.as_deref(), &body), &uri)
-        }
-        Err(why) => written(&Answer::error(format!("The API was called, but {why}.")), ""),
     }
 }
 
