@@ -259,8 +259,18 @@ fn begin(
     let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
     let mirrors = process.mirrors.clone();
     let connector = Arc::new(connector(&gateway));
-    let own = Arc::default();
-    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector, own };
+    let (own, tools) = (Arc::default(), Arc::default());
+    let proxy = Proxy {
+        live,
+        metrics,
+        access_log,
+        cache,
+        mirrors,
+        is_draining,
+        connector,
+        own,
+        mcp: tools,
+    };
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));

@@ -54,6 +54,7 @@ raw! {
         consumers: Map<Consumer>,
         routes: Vec<Route>,
         llm: Llm,
+        mcp: Mcp,
     }
     Server {
         workers: u64,
@@ -282,6 +283,7 @@ raw! {
         redirect: Redirect,
         respond: Respond,
         llm: RouteLlm,
+        mcp: RouteMcp,
     }
     Match {
         hosts: Vec<Word>,
@@ -350,6 +352,53 @@ raw! {
     /// US dollars a million tokens.
     LlmPrice { input: Word, cached_input: Word, output: Word }
     RouteLlm { models: Vec<Word>, strict: bool }
+
+    Mcp {
+        servers: Map<McpServer>,
+        access: Vec<McpAccess>,
+        /// Seals what clients keep: the same on all nodes.
+        secret: Word,
+        previous_secret: Word,
+    }
+    /// Exactly one of `url` and `openapi`.
+    McpServer {
+        url: Word,
+        openapi: Word,
+        /// Of a server with `openapi`: whose policies calls go through.
+        route: Word,
+        operations: McpOperations,
+        answer_limit: Word,
+        tools: McpTools,
+        credentials: McpCredentials,
+        tls: Tls,
+        timeout: Word,
+        /// Calls at a time.
+        concurrency: u64,
+        /// How long a list is good whose server does not say.
+        cache: Word,
+    }
+    McpOperations {
+        ids: Vec<Word>,
+        methods: Vec<Word>,
+        tags: Vec<Word>,
+        paths: Vec<Word>,
+        except: Vec<Word>,
+    }
+    /// By the server's own names.
+    McpTools { allow: Vec<Word>, deny: Vec<Word> }
+    McpCredentials { header: McpHeader, client_credentials: ClientCredentials }
+    McpHeader { name: Word, value: Word }
+    McpAccess {
+        consumers: Vec<Word>,
+        groups: Vec<Word>,
+        scopes: Vec<Word>,
+        tools: Vec<Word>,
+        deny: Vec<Word>,
+        rate_limits: Vec<RateLimit>,
+        /// A file with the JSON Schema of what may be asked.
+        arguments: Word,
+    }
+    RouteMcp { servers: Vec<Word>, resource: Word, origins: Vec<Word>, prefix: bool }
 }
 
 impl<'de> Deserialize<'de> for Word {

@@ -52,6 +52,8 @@ pub struct Gateway {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// Of models, by their names.
     pub providers: BTreeMap<Arc<str>, Arc<llm::Provider>>,
+    /// Of tools, by their names.
+    pub mcp_servers: BTreeMap<Arc<str>, Arc<mcp::Server>>,
     pub admin: Admin,
     pub access_log: Destination,
     /// By the consumers' index.

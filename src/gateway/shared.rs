@@ -42,6 +42,8 @@ pub struct Shared {
     pub sealer: Arc<Sealer>,
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
+    /// What is known of servers of tools.
+    pub mcp_servers: Keep<super::mcp::Live>,
     pub tickets: tls::Tickets,
     pub last_uses: Arc<last_uses::Registry>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             sealer: Arc::new(Sealer::of(own_secret.expose()).map_err(|why| why.to_string())?),
             own_secret,
             llm_keys: Keep::default(),
+            mcp_servers: Keep::default(),
             tickets: tls::Tickets::default(),
             last_uses: Arc::default(),
         })

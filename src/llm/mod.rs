@@ -12,9 +12,10 @@ pub mod keys;
 pub mod outline;
 pub mod price;
 pub mod seal;
-pub mod sse;
 pub mod stream;
 pub mod watch;
+
+pub use crate::content::sse;
 
 pub use self::{
     api::{Api, Dialect},

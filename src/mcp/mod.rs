@@ -1,10 +1,12 @@
 //! The Model Context Protocol: its messages in both of its eras, what servers offer under which names, who
 //! may use it, and what is sealed for clients to keep. Bytes in, bytes out: knows nothing of connections.
+pub mod access;
 pub mod catalogue;
 pub mod error;
 pub mod jsonrpc;
 pub mod name;
 pub mod object;
+pub mod sealed;
 pub mod tool;
 pub mod version;
 

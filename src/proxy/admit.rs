@@ -23,6 +23,7 @@ use crate::{
         Gateway,
         llm::Llm,
         matcher::{Outcome, Request},
+        mcp::Hub,
         route::{Action, Redirect, Respond, Route},
     },
     policy::{self, Context, Policy, cors},
@@ -35,6 +36,8 @@ pub enum Admitted {
     Answer(Answer),
     /// Models answer it.
     Ask(Arc<Llm>),
+    /// Servers of tools do.
+    Tools(Arc<Hub>),
 }
 
 /// # Errors
@@ -305,6 +308,7 @@ fn act(session: &Session, exchange: &mut Exchange, route: &Route) -> Result<Admi
             return Ok(Admitted::Answer(answer));
         }
         Action::Llm(models) => return Ok(Admitted::Ask(models.clone())),
+        Action::Mcp(hub) => return Ok(Admitted::Tools(hub.clone())),
     }
     Ok(Admitted::Forward)
 }

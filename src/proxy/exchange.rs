@@ -7,7 +7,9 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{caching::Caching, errand::Errand, grpc_web::Transcoder, llm::Meter, mirror::Copying};
+use super::{
+    caching::Caching, errand::Errand, grpc_web::Transcoder, llm::Meter, mcp, mirror::Copying,
+};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -35,6 +37,8 @@ pub struct Exchange {
     pub grpc_web: Option<Box<Transcoder>>,
     /// Of a request that a model answers.
     pub llm: Option<Box<Meter>>,
+    /// Of a request to a server of tools.
+    pub mcp: Option<Box<mcp::Meter>>,
     /// Why the body may not pass, until that is said.
     pub refusal: Option<Rejection>,
     /// Our refusal, if there was one.
@@ -92,6 +96,7 @@ impl Exchange {
             copying: Copying::default(),
             grpc_web: None,
             llm: None,
+            mcp: None,
             refusal: None,
             refused: None,
             cause: None,

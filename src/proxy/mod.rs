@@ -17,6 +17,7 @@ pub mod grpc_web;
 pub mod guarded;
 pub mod head;
 pub mod llm;
+pub mod mcp;
 pub mod mirror;
 pub mod outgoing;
 pub mod phases;

@@ -21,7 +21,7 @@ use pingora::{
 use super::{
     admit, attempt, body, caching, errand,
     exchange::Exchange,
-    forward, grpc_web, llm,
+    forward, grpc_web, llm, mcp,
     mirror::{self, Mirrors},
     outgoing, record, reply,
 };
@@ -45,6 +45,8 @@ pub struct Proxy {
     pub connector: Arc<Connector>,
     /// For requests that the gateway makes of itself.
     pub own: errand::Own,
+    /// Between the requests of clients of tools.
+    pub mcp: Arc<mcp::State>,
 }
 
 #[async_trait]
@@ -77,6 +79,10 @@ impl ProxyHttp for Proxy {
             }
             Ok(admit::Admitted::Ask(models)) => {
                 llm::serve(self, session, exchange, &models).await?;
+                Ok(true)
+            }
+            Ok(admit::Admitted::Tools(hub)) => {
+                mcp::serve(self, session, exchange, &hub).await?;
                 Ok(true)
             }
             Err(stop) => {

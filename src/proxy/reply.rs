@@ -6,7 +6,7 @@ use http::{
 use pingora::{Result, http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
 use serde::Serialize;
 
-use super::{body, caching, exchange::Exchange, llm};
+use super::{body, caching, exchange::Exchange, llm, mcp};
 use crate::{
     content,
     flow::{
@@ -123,6 +123,7 @@ pub async fn refuse(
     let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
     let (kind, body) = match llm::api(session, exchange) {
         Some(api) => (JSON, vendors(&rejection, api, request_id)),
+        None if mcp::hub(exchange).is_some() => (JSON, mcp::refused(&rejection, request_id).into()),
         None => (PROBLEM, problem(&rejection, request_id)),
     };
     exchange.cause = rejection.cause;

@@ -8,8 +8,8 @@ pub use self::{
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyMetrics, BodyOutcome,
         CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics,
-        LimitOutcome, LlmMetrics, LlmOutcome, Metrics, MirrorMetrics, MirrorOutcome, ModelMetrics,
-        QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
-        Tokens, UpstreamMetrics,
+        LimitOutcome, LlmMetrics, LlmOutcome, McpMetrics, McpOutcome, Metrics, MirrorMetrics,
+        MirrorOutcome, ModelMetrics, QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics,
+        TlsMetrics, TokenMetrics, Tokens, UpstreamMetrics,
     },
 };

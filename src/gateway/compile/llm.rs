@@ -351,7 +351,7 @@ fn price(raw: &raw::LlmPrice, at: &Path, problems: &mut Problems) -> Option<Pric
 }
 
 /// The origin of a URL, and its path without a slash at its end.
-fn split(url: &str) -> Result<(&str, &str), String> {
+pub(super) fn split(url: &str) -> Result<(&str, &str), String> {
     let scheme = url.find("://").map_or(0, |it| it + 3);
     let rest = url.get(scheme..).unwrap_or_default();
     let at = rest.find('/').map_or(url.len(), |it| it + scheme);

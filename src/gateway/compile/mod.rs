@@ -14,6 +14,7 @@ mod limits;
 mod llm;
 mod logins;
 mod matches;
+mod mcp;
 mod metadata;
 mod mirror;
 mod oauth;
@@ -77,7 +78,10 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let mut authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
-    let (upstreams, models) = upstreams(&source, shared, &root, &mut problems);
+    let (mut upstreams, models) = upstreams(&source, shared, &root, &mut problems);
+    let secret_headers = access::secret_headers(raw, authenticators.by_name.values());
+    let tools =
+        mcp::compile(&source, shared, &secret_headers, &mut upstreams, &root, &mut problems);
     let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
@@ -85,6 +89,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         authenticators: &authenticators.by_name,
         upstreams: &upstreams,
         models: &models,
+        tools: &tools,
         known: access::Known::of(&identities, process.store.is_some()),
         edge: &edge,
         source,
@@ -111,6 +116,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstream_metrics: upstream_metrics(&upstreams, shared),
         upstreams,
         providers: models.providers,
+        mcp_servers: tools.servers,
         admin,
         access_log: telemetry.access_log,
         consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
@@ -124,7 +130,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
-        secret_headers: access::secret_headers(raw, authenticators.by_name.values()),
+        secret_headers,
     })
 }
 

@@ -61,6 +61,18 @@ pub(super) struct Scene<'a> {
     pub at: &'a Path,
 }
 
+/// Nothing is written that only servers with a document have.
+pub(super) fn are_absent(raw: &raw::McpServer, at: &Path, problems: &mut Problems) {
+    let others = [
+        ("route", raw.route.is_some()),
+        ("operations", raw.operations.is_some()),
+        ("answer_limit", raw.answer_limit.is_some()),
+    ];
+    for (key, _) in others.iter().filter(|(_, is_written)| *is_written) {
+        problems.add(&at.key(key), format!("`{key}` is for a server with `openapi`"));
+    }
+}
+
 impl Scene<'_> {
     /// The tools of a server that has a document.
     pub fn operations(&self, raw: &raw::McpServer, problems: &mut Problems) -> Option<Operations> {
@@ -87,6 +99,7 @@ impl Scene<'_> {
     /// Nothing is written that only servers with a `url` have.
     fn is_of_documents(&self, raw: &raw::McpServer, problems: &mut Problems) {
         let others = [
+            ("url", raw.url.is_some()),
             ("credentials", raw.credentials.is_some()),
             ("tls", raw.tls.is_some()),
             ("cache", raw.cache.is_some()),

@@ -12,7 +12,7 @@ use super::{
     bodies, cors, edge, grpc_web,
     limits::{self, Plans},
     llm::{self, Models},
-    logins, matches, metadata, mirror, tls, transform,
+    logins, matches, mcp, metadata, mirror, tls, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
@@ -46,6 +46,7 @@ pub(super) struct Scene<'a> {
     pub authenticators: &'a Map<Arc<Authenticator>>,
     pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
     pub models: &'a Models,
+    pub tools: &'a mcp::Servers,
     pub known: Known<'a>,
     pub edge: &'a edge::Compiled,
     pub source: Source<'a>,
@@ -267,7 +268,7 @@ impl Declared<'_> {
         let upstreams: Vec<&str> = match action? {
             Action::Proxy(upstream) => vec![upstream.name()],
             Action::Split(split) => split.upstreams().map(|it| it.name()).collect(),
-            Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) => {
+            Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) | Action::Mcp(_) => {
                 problems.add(&at, "only what an upstream answers can be cached");
                 return None;
             }
@@ -379,9 +380,11 @@ impl Declared<'_> {
             route.redirect.is_some(),
             route.respond.is_some(),
             route.llm.is_some(),
+            route.mcp.is_some(),
         ];
         if written.iter().filter(|it| **it).count() != 1 {
-            let message = "exactly one action is needed: upstream, split, redirect, respond or llm";
+            let message =
+                "exactly one action is needed: upstream, split, redirect, respond, llm or mcp";
             problems.add(self.at, message);
             return None;
         }
@@ -398,6 +401,10 @@ impl Declared<'_> {
         if let Some(models) = &route.llm {
             let models = llm::route(models, scene.models, &self.at.key("llm"), problems);
             return Some(Action::Llm(Arc::new(models)));
+        }
+        if let Some(hub) = &route.mcp {
+            let declared = mcp::Declared { route, id: self.id, at: &self.at.key("mcp") };
+            return declared.hub(hub, scene, problems).map(|it| Action::Mcp(Arc::new(it)));
         }
         route.respond.as_ref().and_then(|respond| self.respond(respond, problems))
     }

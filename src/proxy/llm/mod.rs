@@ -2,7 +2,7 @@
 //! client in the client's own language. Nothing reaches the client before a target says something, so
 //! that another can be asked in its place.
 mod asked;
-mod intake;
+pub(in crate::proxy) mod intake;
 mod leg;
 mod meter;
 mod relay;
@@ -246,7 +246,7 @@ async fn rest(session: &mut Session, attempts: u32, deadline: Instant) -> Result
 }
 
 /// Comes back when the client has left. Its body was read to the end.
-async fn gone(session: &mut Session) -> Box<Error> {
+pub(in crate::proxy) async fn gone(session: &mut Session) -> Box<Error> {
     loop {
         match session.as_downstream_mut().read_body_or_idle(true).await {
             Err(error) => return error.into_down(),

@@ -47,6 +47,8 @@ pub struct Record<'a> {
     pub retries: u32,
     /// Of what a model answered.
     pub llm: Option<Llm<'a>>,
+    /// Of what a server of tools answered.
+    pub mcp: Option<Mcp<'a>>,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
     /// Why it was refused, or would have been, for the operator only.
@@ -65,6 +67,28 @@ pub struct Llm<'a> {
     /// Millionths of a millionth of a dollar.
     pub cost: Option<u64>,
     pub first_token: Option<Duration>,
+}
+
+/// What a server of tools was asked. Of arguments only what tells whether they were the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mcp<'a> {
+    pub method: &'a str,
+    pub server: &'a str,
+    /// What the server calls the tool, prompt or resource.
+    pub target: &'a str,
+    pub arguments: Option<[u8; 8]>,
+    pub result: &'a str,
+}
+
+impl Mcp<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.bytes("method", Some(self.method.as_bytes()), SHORT);
+        object.bytes("server", Some(self.server.as_bytes()), SHORT);
+        object.bytes("target", Some(self.target.as_bytes()), SHORT);
+        let print = self.arguments.map(|it| format!("{:016x}", u64::from_be_bytes(it)));
+        object.bytes("arguments_sha256", print.as_deref().map(str::as_bytes), SHORT);
+        object.bytes("result", Some(self.result.as_bytes()), SHORT);
+    }
 }
 
 impl Record<'_> {
@@ -98,6 +122,10 @@ impl Record<'_> {
         match &self.llm {
             Some(llm) => object.nested("llm", |object| llm.write(object)),
             None => object.bytes("llm", None, 0),
+        }
+        match &self.mcp {
+            Some(mcp) => object.nested("mcp", |object| mcp.write(object)),
+            None => object.bytes("mcp", None, 0),
         }
         object.bytes("user_agent", self.user_agent, SHORT);
         object.bytes("referer", self.referer, SHORT);
@@ -180,6 +208,7 @@ pub mod tests {
             upstream_duration: None,
             retries: 0,
             llm: None,
+            mcp: None,
             user_agent: None,
             referer: None,
             cause: None,
@@ -253,7 +282,7 @@ pub mod tests {
             r#""route":"orders","parent":null,"consumer":null,"#,
             r#""credential":null,"authenticator":null,"upstream":null,"endpoint":null,"#,
             r#""bytes_in":0,"bytes_out":512,"duration_ms":1.234,"upstream_ms":null,"retries":0,"#,
-            r#""llm":null,"user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
+            r#""llm":null,"mcp":null,"user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(line(&record())).unwrap(), expected);

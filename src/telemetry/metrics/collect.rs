@@ -23,7 +23,7 @@ use super::{
         UpstreamMetrics,
     },
     keep::Keep,
-    llm, mirror, process,
+    llm, mcp, mirror, process,
     status::Method,
     tls,
 };
@@ -55,6 +55,7 @@ pub struct Cells {
     pub mirrors: Keep<Arc<str>, MirrorMetrics>,
     pub tls: tls::Cells,
     pub llm: llm::Cells,
+    pub mcp: mcp::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
     pub limit_evicted: AtomicU64,
@@ -216,6 +217,7 @@ impl Cells {
             mirrors: Keep::new(),
             tls: tls::Cells::new(),
             llm: llm::Cells::new(),
+            mcp: mcp::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
             limit_evicted: AtomicU64::new(0),
@@ -242,6 +244,7 @@ impl Cells {
         self.mirrors.sweep();
         self.tls.sweep();
         self.llm.sweep(&self.consumers.all());
+        self.mcp.sweep();
     }
 
     fn routes(&self) -> [MetricFamily; 3] {
@@ -424,6 +427,7 @@ impl Exposition {
             .chain(&tls::FAMILIES)
             .chain(&bodies::FAMILIES)
             .chain(&llm::FAMILIES)
+            .chain(&mcp::FAMILIES)
             .copied()
             .chain(process)
             .map(|Family(name, help, labels)| {
@@ -453,6 +457,7 @@ impl Collector for Exposition {
         families.extend(bodies::collect(&self.cells.bodies));
         families.extend(self.cells.tls.collect());
         families.extend(self.cells.llm.collect(&self.cells.consumers.all()));
+        families.extend(self.cells.mcp.collect());
         families.extend(self.cells.store());
         families
     }

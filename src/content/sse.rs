@@ -12,6 +12,8 @@ pub struct Frame {
     pub raw: Bytes,
     /// Its type, if it says one.
     pub event: Option<String>,
+    /// What the stream can be taken up again after.
+    pub id: Option<String>,
     /// The lines of its data, joined; empty for a comment.
     pub data: Vec<u8>,
 }
@@ -93,7 +95,7 @@ impl Parser {
 }
 
 fn frame(raw: Bytes) -> Frame {
-    let (mut event, mut data, mut has_data) = (None, Vec::new(), false);
+    let (mut event, mut id, mut data, mut has_data) = (None, None, Vec::new(), false);
     let text = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&raw);
     for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
         let (name, value) = match memchr::memchr(b':', line) {
@@ -112,10 +114,11 @@ fn frame(raw: Bytes) -> Frame {
                 data.extend_from_slice(value);
             }
             b"event" => event = Some(String::from_utf8_lossy(value).into_owned()),
+            b"id" => id = Some(String::from_utf8_lossy(value).into_owned()),
             _ => {}
         }
     }
-    Frame { raw, event, data }
+    Frame { raw, event, id, data }
 }
 
 #[cfg(test)]
