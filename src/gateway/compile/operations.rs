@@ -99,11 +99,13 @@ impl Scene<'_> {
     /// Nothing is written that only servers with a `url` have.
     fn is_of_documents(&self, raw: &raw::McpServer, problems: &mut Problems) {
         let others = [
-            ("url", raw.url.is_some()),
             ("credentials", raw.credentials.is_some()),
             ("tls", raw.tls.is_some()),
             ("cache", raw.cache.is_some()),
         ];
+        if raw.url.is_some() {
+            problems.add(self.at, "exactly one is needed: `url` or `openapi`");
+        }
         for (key, _) in others.iter().filter(|(_, is_written)| *is_written) {
             let hint = "its route's upstream says how it is reached";
             let message = format!("`{key}` is for a server with `url`");
@@ -133,6 +135,7 @@ impl Scene<'_> {
     }
 
     fn selection(&self, raw: &raw::McpServer, problems: &mut Problems) -> Option<Selection> {
+        let before = problems.0.len();
         let at = self.at.key("operations");
         let hint = "such as `operations: {methods: [GET]}` or `operations: {ids: [listOrders]}`";
         let Some(raw) = &raw.operations else {
@@ -173,7 +176,7 @@ impl Scene<'_> {
             }
             selection.methods.extend(method);
         }
-        Some(selection)
+        (problems.0.len() == before).then_some(selection)
     }
 
     fn read(
