@@ -16,7 +16,7 @@ mod visit;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora::{Result, proxy::Session};
 use serde_json::value::RawValue;
 
@@ -270,6 +270,29 @@ impl Asking<'_> {
             speak::OWN_INFO,
         );
         client.finish(200, jsonrpc::result(id, &said)).await
+    }
+}
+
+/// Shows clients the way to where tokens for this resource come from (RFC 9728 section 5.1).
+pub fn challenge(hub: &Hub, headers: &mut [(HeaderName, HeaderValue)]) {
+    let Some(resource) = &hub.resource else { return };
+    let bearers = headers.iter_mut().filter(|it| it.0 == header::WWW_AUTHENTICATE);
+    for (_, value) in bearers {
+        let Some(said) = value.to_str().ok().filter(|it| it.starts_with("Bearer")) else { continue };
+        // Its parameters are ours: no value has a comma and a name in it.
+        let kept = said.split(", ").filter(|it| !it.contains("resource_metadata="));
+        let mut text = kept.collect::<Vec<_>>().join(", ");
+        let mut add = |name: &str, value: &str| {
+            text.push_str(if text == "Bearer" { " " } else { ", " });
+            text.push_str(&format!("{name}=\"{value}\""));
+        };
+        add("resource_metadata", &resource.metadata);
+        if let Some(scope) = resource.scope.as_deref().filter(|_| !said.contains("scope=")) {
+            add("scope", scope);
+        }
+        if let Ok(text) = HeaderValue::from_str(&text) {
+            *value = text;
+        }
     }
 }
 
