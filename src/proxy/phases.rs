@@ -82,7 +82,7 @@ impl ProxyHttp for Proxy {
                 Ok(true)
             }
             Ok(admit::Admitted::Tools(hub)) => {
-                mcp::serve(self, session, exchange, &hub).await?;
+                Box::pin(mcp::serve(self, session, exchange, &hub)).await?;
                 Ok(true)
             }
             Err(stop) => {

@@ -36,7 +36,7 @@ impl Asking<'_> {
         method: &str,
         params: &Object<'_>,
     ) -> Result<(), Box<Broken>> {
-        let target = match client.wait(self.target(method, params)).await? {
+        let target = match client.wait(Box::pin(self.target(method, params))).await? {
             Ok(target) => target,
             Err(error) => return client.fail(&error, Some(id)).await,
         };
@@ -53,7 +53,7 @@ impl Asking<'_> {
             };
         }
         client.exchange.forwarding.started = Some(Instant::now());
-        let called = self.put(client, id, method, params, &target).await;
+        let called = Box::pin(self.put(client, id, method, params, &target)).await;
         meter.end(match &called {
             Ok(outcome) => *outcome,
             Err(_) => McpOutcome::ClientGone,
@@ -79,13 +79,15 @@ impl Asking<'_> {
             }
         }
         let (ended, reply) = match &server.kind {
-            Kind::Api(api) => (local::call(self, client, api, (target, params)).await?, None),
+            Kind::Api(api) => {
+                (Box::pin(local::call(self, client, api, (target, params))).await?, None)
+            }
             Kind::Remote(remote) => {
                 client.exchange.upstream = Some(remote.upstream.clone());
                 client.exchange.forwarding.attempts = 1;
                 let peer = Peer { proxy: self.proxy, server, remote };
                 let relayed = Relayed { asking: self, peer, target, method, id };
-                match relayed.call(client, params).await? {
+                match Box::pin(relayed.call(client, params)).await? {
                     Ok((ended, reply)) => (ended, reply.map(|it| (peer, it))),
                     Err(fault) => return self.lost(client, id, target, &fault).await,
                 }

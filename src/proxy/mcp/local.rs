@@ -26,7 +26,7 @@ pub async fn call(
     let said = match Call::prepare(origin, operations, function, params.raw("arguments")) {
         Ok(call) => {
             let put = call.put(asking.proxy, &asking.talk.trace, target.server.timeout);
-            client.wait(put).await?
+            client.wait(Box::pin(put)).await?
         }
         Err(said) => said,
     };

@@ -162,7 +162,7 @@ async fn of_session(
         let error = Error::new(error::Code::InvalidRequest, "accept text/event-stream").status(406);
         return client.fail(&error, None).await;
     }
-    asking.listen(&mut client, &headers).await
+    Box::pin(asking.listen(&mut client, &headers)).await
 }
 
 async fn post(
@@ -207,7 +207,7 @@ async fn post(
     let asking = Asking { proxy, hub, talk: &talk, identity, owner, now };
     match message {
         Message::Request { id, method, params } => {
-            asking.request(&mut client, id, &method, params).await
+            Box::pin(asking.request(&mut client, id, &method, params)).await
         }
         Message::Notification { method, params } => asking.told(&mut client, &method, params).await,
         Message::Response { id, outcome } => asking.answered(&mut client, id, outcome).await,
@@ -228,23 +228,25 @@ impl Asking<'_> {
         match (method, self.talk.era) {
             _ if list.is_some() => {
                 let kind = list.unwrap_or(Kind::Tools);
-                match client.wait(self.list(kind, Some(&params))).await? {
+                match client.wait(Box::pin(self.list(kind, Some(&params)))).await? {
                     Ok(said) => client.finish(200, jsonrpc::result(id, &said)).await,
                     Err(error) => client.fail(&error, Some(id)).await,
                 }
             }
             ("tools/call" | "prompts/get" | "resources/read" | "completion/complete", _)
             | ("resources/subscribe" | "resources/unsubscribe", Era::Legacy) => {
-                self.call(client, id, method, &params).await
+                Box::pin(self.call(client, id, method, &params)).await
             }
-            ("initialize", Era::Legacy) => self.initialize(client, id).await,
+            ("initialize", Era::Legacy) => Box::pin(self.initialize(client, id)).await,
             ("ping", Era::Legacy) => client.finish(200, jsonrpc::result(id, "{}")).await,
             ("logging/setLevel", Era::Legacy) if raw.is_some() => match raw {
                 Some(raw) => self.set_level(client, id, raw).await,
                 None => Ok(()),
             },
             ("server/discover", Era::Modern) => self.discover(client, id).await,
-            ("subscriptions/listen", Era::Modern) => self.subscribe(client, id, &params).await,
+            ("subscriptions/listen", Era::Modern) => {
+                Box::pin(self.subscribe(client, id, &params)).await
+            }
             _ => {
                 let name: String = method.chars().take(128).collect();
                 let why = format!("there is no method {name} in this version");
@@ -254,7 +256,7 @@ impl Asking<'_> {
     }
 
     async fn discover(&self, client: &mut Client<'_>, id: &RawValue) -> Result<()> {
-        let (capabilities, instructions) = client.wait(self.capabilities()).await?;
+        let (capabilities, instructions) = client.wait(Box::pin(self.capabilities())).await?;
         let versions: Vec<&str> = Version::ALL.iter().map(|it| it.word()).collect();
         let instructions = instructions
             .map(|it| format!(",\"instructions\":{}", crate::mcp::object::quoted(&it)))
@@ -278,7 +280,9 @@ pub fn challenge(hub: &Hub, headers: &mut [(HeaderName, HeaderValue)]) {
     let Some(resource) = &hub.resource else { return };
     let bearers = headers.iter_mut().filter(|it| it.0 == header::WWW_AUTHENTICATE);
     for (_, value) in bearers {
-        let Some(said) = value.to_str().ok().filter(|it| it.starts_with("Bearer")) else { continue };
+        let Some(said) = value.to_str().ok().filter(|it| it.starts_with("Bearer")) else {
+            continue;
+        };
         // Its parameters are ours: no value has a comma and a name in it.
         let kept = said.split(", ").filter(|it| !it.contains("resource_metadata="));
         let mut text = kept.collect::<Vec<_>>().join(", ");

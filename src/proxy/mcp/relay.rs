@@ -128,7 +128,7 @@ impl Relayed<'_> {
 
     async fn once(&self, client: &mut Client<'_>, params: &str) -> Way<Once> {
         let voice = self.voice();
-        let known = match client.wait(self.peer.known()).await? {
+        let known = match client.wait(Box::pin(self.peer.known())).await? {
             Ok(known) => known,
             Err(fault) => return Ok(Err(fault)),
         };
@@ -149,7 +149,7 @@ impl Relayed<'_> {
         let cancel = self.asking.proxy.mcp.begin(nonce, self.id.get());
         let asked = tokio::select! {
             biased;
-            asked = client.wait(self.peer.ask(&voice, &call)) => asked?,
+            asked = client.wait(Box::pin(self.peer.ask(&voice, &call))) => asked?,
             () = cancel.told.notified() => return Ok(Ok((Ended::Cancelled, None))),
         };
         match asked {

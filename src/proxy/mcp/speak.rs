@@ -172,7 +172,7 @@ impl<'a> Peer<'a> {
         if let Some(known) = said.as_deref().and_then(discovered) {
             return Ok(known);
         }
-        let (_, known) = self.initialize(&own).await?;
+        let (_, known) = Box::pin(self.initialize(&own)).await?;
         Ok(known)
     }
 

@@ -60,11 +60,10 @@ fn arguments_stay_in_their_place() {
     check("%2e%2e", "%252e%252e");
     check("a\r\nHost: evil.test\r\n\r\nGET /", "a%0D%0AHost%3A%20evil.test%0D%0A%0D%0AGET%20%2F");
     check("a/b\\c", "a%2Fb%5Cc");
-    check("..;x", "..%3Bx");
     check("ü", "%C3%BC");
     // An upstream that decodes it would see another path.
     let before = scene.api.count();
-    for id in ["../../admin", "a/..", "..\\x", "a/./b"] {
+    for id in ["../../admin", "a/..", "..\\x", "a/./b", "..;x"] {
         let said = scene.failed("acme", "orders__getOrder", json!({"id": id}));
         assert!(said.contains("status 400"), "{id}: {said}");
     }

@@ -79,7 +79,7 @@ impl Scene {
         let consumer = |name: &str| {
             let hash = hash_of(&key(name));
             format!(
-                "  {name}: {{groups: [{name}s], api_keys: [{{id: {name}, hash: \"{hash}\"}}]}}\n"
+                "  {name}: {{groups: [{name}s], api_keys: [{{id: {name}, hash: \"{hash}\", scopes: [{name}s.all]}}]}}\n"
             )
         };
         let yaml = format!(

@@ -15,7 +15,7 @@ fn the_routes_own_policies_hold() {
     let groups = "auth: [api_key]\n    authorize: {groups: [acmes]}";
     check(groups, "other", "status 403");
     check("public: true\n    ip: {deny: [127.0.0.1]}", "acme", "status 403");
-    check("auth: [api_key]\n    authorize: {scopes: [orders]}", "acme", "status 403");
+    check("auth: [api_key]\n    authorize: {scopes: [others.all]}", "acme", "status 403");
     let scene = Scene::with(groups, answer);
     let fine = scene.call("acme", "orders__getOrder", json!({"id": "1"}));
     assert_eq!(fine["isError"], false);
@@ -23,6 +23,20 @@ fn the_routes_own_policies_hold() {
     let scene = Scene::with("auth: [basic]", answer);
     assert_eq!(scene.call("acme", "orders__getOrder", json!({"id": "1"}))["isError"], false);
     assert_eq!(scene.api.last().header("x-consumer-username"), Some("acme"));
+}
+
+/// Of bodies too: one that is long, and one that is too long.
+#[test]
+fn a_long_body_passes_and_a_longer_one_does_not() {
+    let scene = Scene::with("auth: [api_key]\n    body_limit: 600KiB", answer);
+    let body = |length: usize| json!({"body": {"quantity": 1, "note": "x".repeat(length)}});
+    let called = scene.call("acme", "orders__createOrder", body(500 << 10));
+    assert_eq!(called["isError"], false, "{called}");
+    assert!(scene.api.last().body.len() > 500 << 10);
+    let said = scene.failed("acme", "orders__createOrder", body(700 << 10));
+    assert!(said.contains("status 413"), "{said}");
+    let called = scene.call("acme", "orders__createOrder", body(1));
+    assert_eq!(called["isError"], false, "{called}");
 }
 
 #[test]
@@ -57,7 +71,7 @@ fn what_changes_requests_and_answers_changes_those_of_calls() {
 #[test]
 fn a_call_that_another_route_would_answer_is_refused() {
     let more = "  - id: secret\n    match: {paths: [/api/orders/secret]}\n    auth: [api_key]\n    \
-                authorize: {groups: [nobody]}\n    upstream: api\n";
+                authorize: {groups: [others]}\n    upstream: api\n";
     let scene = Scene::with_config("auth: [api_key]", more, answer);
     let said = scene.failed("acme", "orders__getOrder", json!({"id": "secret"}));
     assert!(said.contains("status 404") && said.contains("route_unknown"), "{said}");
@@ -94,7 +108,7 @@ fn a_reload_changes_what_calls_meet() {
     assert_eq!(scene.call("acme", "orders__getOrder", json!({"id": "1"}))["isError"], false);
     let yaml = std::fs::read_to_string(scene.gateway.config_file()).unwrap();
     let before = "rewrite: {strip_prefix: /api}";
-    let yaml = yaml.replace(before, &format!("{before}\n    authorize: {{groups: [nobody]}}"));
+    let yaml = yaml.replace(before, &format!("{before}\n    authorize: {{groups: [others]}}"));
     scene.gateway.reload_with(&yaml);
     let said = scene.failed("acme", "orders__getOrder", json!({"id": "1"}));
     assert!(said.contains("status 403"), "{said}");
