@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 /// A picture that a model draws comes in one event.
-const LONGEST: usize = 16 << 20;
+pub const LONGEST: usize = 16 << 20;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]

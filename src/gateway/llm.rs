@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    llm::{Dialect, keys::Pool, price::Price},
+    llm::{Dialect, api::place::Place, keys::Pool, price::Price, recall::Memory, seal::Tag},
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
 };
@@ -18,8 +18,19 @@ pub struct Provider {
     pub base: Box<str>,
     /// Where it is; its one endpoint.
     pub upstream: Arc<Upstream>,
+    /// Of Azure's API.
+    pub version: Option<Box<str>>,
     pub keys: Pool,
     pub key_header: HeaderName,
+    /// What its signatures are marked with.
+    pub tag: Tag,
+}
+
+impl Provider {
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        Place { dialect: self.dialect, base: &self.base, version: self.version.as_deref() }
+    }
 }
 
 /// One that answers for a model, and what it calls it.
@@ -63,6 +74,8 @@ pub struct Llm {
     pub models: BTreeMap<Arc<str>, Arc<Model>>,
     /// Whether what a provider cannot be told is an error.
     pub is_strict: bool,
+    /// What models signed, for clients that do not send it back.
+    pub memory: Arc<Memory>,
 }
 
 impl fmt::Debug for Model {

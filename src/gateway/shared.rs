@@ -44,6 +44,8 @@ pub struct Shared {
     pub llm_keys: Keep<llm::keys::State>,
     /// What is known of servers of tools.
     pub mcp_servers: Keep<super::mcp::Live>,
+    /// What models signed and clients may have lost.
+    pub llm_memory: Arc<llm::recall::Memory>,
     pub tickets: tls::Tickets,
     pub last_uses: Arc<last_uses::Registry>,
 }
@@ -83,6 +85,7 @@ impl Shared {
             own_secret,
             llm_keys: Keep::default(),
             mcp_servers: Keep::default(),
+            llm_memory: Arc::default(),
             tickets: tls::Tickets::default(),
             last_uses: Arc::default(),
         })

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Source, authenticators, limits, llm, operations,
+    Source, authenticators, dialects, limits, operations,
     routes::Scene,
     upstreams,
     words::{duration_or, listed, number_or, resolve, unknown},
@@ -170,7 +170,7 @@ impl DeclaredServer<'_> {
         };
         operations::are_absent(raw, self.at, problems);
         let at = self.at.key("url");
-        let (origin, path) = problems.keep(&at, llm::split(url))?;
+        let (origin, path) = problems.keep(&at, dialects::split(url))?;
         let address = problems.keep(&at, Spec::parse_url(origin))?;
         let upstream: Arc<str> = format!("{PREFIX}{}", self.label).into();
         let mut spec = Spec::new(upstream.clone(), vec![EndpointSpec { address, weight: 1 }]);

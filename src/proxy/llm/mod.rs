@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use pingora::{Error, ErrorType, Result, proxy::Session};
+use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 pub use self::meter::Meter;
 use self::{
@@ -76,7 +76,7 @@ pub async fn serve(
                 None => reply::refuse(session, exchange, unknown(name)).await,
             };
         }
-        Endpoint::Generate | Endpoint::Pass(_) => {}
+        _ => {}
     }
     if slips_past(exchange) {
         let rejection =
@@ -87,7 +87,9 @@ pub async fn serve(
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
-    match begin(&call, &body, route) {
+    let owner = exchange.context.identity.as_ref().map(|it| it.credential.clone());
+    let owner = owner.as_ref().map_or("", |it| it.owner());
+    match begin(&call, session.req_header(), &body, (owner, route)) {
         Ok((asked, model)) => ask(proxy, session, exchange, route, asked, model).await,
         Err(rejection) => reply::refuse(session, exchange, *rejection).await,
     }
@@ -109,10 +111,11 @@ fn unknown(name: &str) -> Rejection {
 
 fn begin<'a>(
     call: &'a Call,
+    request: &RequestHeader,
     body: &'a Bytes,
-    route: &Llm,
+    (owner, route): (&'a str, &'a Llm),
 ) -> Result<(Asked<'a>, Arc<Model>), Box<Rejection>> {
-    let asked = Asked::read(call, body)
+    let asked = Asked::read(call, request, body, (owner, &route.memory))
         .map_err(|why| Box::new(Rejection::new(Code::RequestMalformed).detail(why.to_string())))?;
     match route.models.get(asked.model.as_str()) {
         Some(model) => Ok((asked, model.clone())),

@@ -1,8 +1,11 @@
 //! A stream on its way from a provider to a client: translated event by event, or passed on as it came.
+use std::{sync::Arc, time::Instant};
+
 use bytes::Bytes;
 use http::HeaderValue;
 
 use super::{
+    asked::Answer,
     leg::Leg,
     target::{Trouble, Try},
 };
@@ -11,18 +14,23 @@ use crate::{
     llm::{
         Api, Endpoint, Failure,
         chat::{self, Event},
-        endpoint::Pass,
-        seal,
-        sse::{Frame, Parser, TooLong},
+        names::Names,
+        recall::{Keeping, Memory},
+        seal::Tag,
+        split::Splitter,
+        sse::Frame,
         stream::{Decoder, Encoder, Framing, Manner, broken},
         watch::Watch,
     },
     upstream::Picked,
 };
 
+/// A stream that is translated may be kept in part until its end: what that may take.
+const LONGEST: usize = 64 << 20;
+
 pub struct Relay {
     leg: Leg,
-    parser: Parser,
+    splitter: Splitter,
     way: Way,
     /// What the client is to get next.
     out: Vec<u8>,
@@ -35,46 +43,91 @@ pub struct Relay {
 
 /// How it goes on.
 enum Way {
-    Translate {
-        vendor: Api,
-        decoder: Decoder,
-        encoder: Box<Encoder>,
-        events: Vec<Event>,
-        usage: Option<chat::Usage>,
-    },
-    Pass {
-        watch: Box<Watch>,
-        framing: Framing,
-        hides_usage: bool,
-    },
+    Translate(Box<Translation>),
+    Pass { watch: Box<Watch>, framing: Framing, hides_usage: bool },
+}
+
+/// From a provider's words into a client's.
+struct Translation {
+    tag: Tag,
+    names: Names,
+    decoder: Decoder,
+    encoder: Encoder,
+    events: Vec<Event>,
+    usage: Option<chat::Usage>,
+    keeping: Keeping,
+    memory: Arc<Memory>,
+    owner: Box<str>,
+    /// Bytes that came.
+    length: usize,
+}
+
+impl Translation {
+    fn frame(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<bool, Failure> {
+        self.length += frame.raw.len();
+        if self.length > LONGEST {
+            return Err(broken("the provider's answer is too long"));
+        }
+        self.decoder.read(frame, &mut self.events)?;
+        let mut has_content = false;
+        for mut event in self.events.drain(..) {
+            has_content |= event.is_content();
+            if let Event::Usage(used) = event {
+                self.usage = Some(used);
+            }
+            self.tag.mark_event(&mut event);
+            self.names.restore_event(&mut event);
+            self.keeping.see(&event);
+            self.encoder.push(event, out);
+        }
+        Ok(has_content)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        self.decoder.finish()?;
+        let now = clock::nanos(Instant::now());
+        std::mem::take(&mut self.keeping).finish(&self.memory, &self.owner, now);
+        self.encoder.finish(out);
+        Ok(())
+    }
 }
 
 impl Relay {
     pub fn new(leg: Leg, attempt: &Try<'_>) -> Self {
         let asked = attempt.asked;
         let (api, is_list) = (asked.call.api, asked.call.is_list);
-        let way = if attempt.outgoing.is_translated {
-            let vendor = attempt.target.provider.dialect.api();
+        let dialect = attempt.target.provider.dialect;
+        let way = if let Answer::Chat(names) = &attempt.outgoing.answer {
             let manner = Manner {
                 created: clock::Now::read().unix.as_secs(),
                 wants_usage: asked.wants_usage,
                 is_list,
             };
-            Way::Translate {
-                vendor,
-                decoder: Decoder::new(vendor),
-                encoder: Box::new(Encoder::new(api, manner)),
+            Way::Translate(Box::new(Translation {
+                tag: attempt.target.provider.tag.clone(),
+                names: names.clone(),
+                decoder: Decoder::new(dialect),
+                encoder: Encoder::new(api, manner),
                 events: Vec::new(),
                 usage: None,
-            }
+                keeping: Keeping::default(),
+                memory: asked.memory.clone(),
+                owner: asked.owner.into(),
+                length: 0,
+            }))
         } else {
-            let is_responses = asked.call.endpoint == Endpoint::Pass(Pass::Responses);
-            let watch = if is_responses { Watch::responses() } else { Watch::new(api) };
-            let hides_usage = api == Api::OpenAi && !is_responses && !asked.wants_usage;
-            Way::Pass { watch: Box::new(watch), framing: Framing::new(is_list), hides_usage }
+            let watch = match (asked.call.endpoint, api) {
+                (Endpoint::Pass(_), _) => Watch::other(),
+                (_, Api::Responses) => Watch::responses(),
+                _ => Watch::new(dialect),
+            };
+            let is_chat = api == Api::OpenAi && asked.call.endpoint == Endpoint::Generate;
+            let hides_usage = is_chat && !asked.wants_usage;
+            let framing = Framing::of(api, is_list);
+            Way::Pass { watch: Box::new(watch), framing, hides_usage }
         };
-        let (parser, out) = (Parser::default(), Vec::new());
-        Self { leg, parser, way, out, has_content: false, is_ended: false, api, is_list }
+        let (splitter, out) = (Splitter::new(dialect), Vec::new());
+        Self { leg, splitter, way, out, has_content: false, is_ended: false, api, is_list }
     }
 
     /// Reads up to the first content. Until then nothing was said to the client.
@@ -100,20 +153,14 @@ impl Relay {
     async fn step(&mut self) -> Result<(), Box<Trouble>> {
         match self.leg.read().await {
             Ok(Some(chunk)) => {
-                self.parser.push(&chunk);
-                loop {
-                    match self.parser.take() {
-                        Ok(Some(frame)) => self.frame(&frame).map_err(Trouble::in_stream)?,
-                        Ok(None) => return Ok(()),
-                        Err(TooLong) => {
-                            let why = "an event of the provider's stream is too long";
-                            return Err(Trouble::in_stream(broken(why)));
-                        }
-                    }
+                self.splitter.push(&chunk);
+                while let Some(frame) = self.splitter.take().map_err(Trouble::in_stream)? {
+                    self.frame(&frame).map_err(Trouble::in_stream)?;
                 }
+                Ok(())
             }
             Ok(None) => {
-                if let Some(frame) = self.parser.finish() {
+                if let Some(frame) = self.splitter.finish() {
                     self.frame(&frame).map_err(Trouble::in_stream)?;
                 }
                 self.end().map_err(Trouble::in_stream)
@@ -124,17 +171,7 @@ impl Relay {
 
     fn frame(&mut self, frame: &Frame) -> Result<(), Failure> {
         match &mut self.way {
-            Way::Translate { vendor, decoder, encoder, events, usage } => {
-                decoder.read(frame, events)?;
-                for mut event in events.drain(..) {
-                    self.has_content |= event.is_content();
-                    if let Event::Usage(used) = event {
-                        *usage = Some(used);
-                    }
-                    seal::mark_event(*vendor, &mut event);
-                    encoder.push(event, &mut self.out);
-                }
-            }
+            Way::Translate(it) => self.has_content |= it.frame(frame, &mut self.out)?,
             Way::Pass { watch, framing, hides_usage } => {
                 let seen = watch.see(frame)?;
                 self.has_content |= seen.is_content;
@@ -148,10 +185,7 @@ impl Relay {
 
     fn end(&mut self) -> Result<(), Failure> {
         match &mut self.way {
-            Way::Translate { decoder, encoder, .. } => {
-                decoder.finish()?;
-                encoder.finish(&mut self.out);
-            }
+            Way::Translate(it) => it.finish(&mut self.out)?,
             Way::Pass { watch, framing, .. } => {
                 if !watch.is_over() {
                     return Err(broken("the provider's stream ended before its answer did"));
@@ -167,26 +201,31 @@ impl Relay {
     pub fn fail(&mut self, failure: &Failure, request_id: Option<&HeaderValue>) -> Bytes {
         let id = request_id.and_then(|it| it.to_str().ok());
         let mut out = std::mem::take(&mut self.out);
-        let mut own = Framing::new(self.is_list);
-        let framing = match &mut self.way {
-            Way::Translate { encoder, .. } => encoder.framing().unwrap_or(&mut own),
-            Way::Pass { framing, .. } => framing,
-        };
-        framing.fail(self.api, failure, id, &mut out);
+        match &mut self.way {
+            Way::Translate(it) => it.encoder.fail(failure, id, &mut out),
+            Way::Pass { watch, framing, .. } => {
+                framing.fail(self.api, failure, (id, watch.seen()), &mut out);
+            }
+        }
         out.into()
     }
 
     #[must_use]
     pub fn usage(&self) -> Option<chat::Usage> {
         match &self.way {
-            Way::Translate { usage, .. } => *usage,
+            Way::Translate(it) => it.usage,
             Way::Pass { watch, .. } => watch.usage(),
         }
     }
 
+    /// Of what the client gets.
     #[must_use]
-    pub const fn is_list(&self) -> bool {
-        self.is_list
+    pub const fn media_type(&self) -> &'static str {
+        match self.api {
+            Api::Ollama => "application/x-ndjson",
+            _ if self.is_list => "application/json",
+            _ => "text/event-stream",
+        }
     }
 
     #[must_use]
