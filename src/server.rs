@@ -226,7 +226,7 @@ fn begin(
     let access_log = Arc::new(access_log.map_err(Failure::AccessLog)?);
     let parts = reload::Parts {
         file: options.config.clone(),
-        live: live.clone(),
+        live,
         shared: shared.clone(),
         store,
         access_log: access_log.clone(),
@@ -237,7 +237,7 @@ fn begin(
     let pulse = Arc::new(Pulse::new(gateway.process.workers, notifier.watchdog()));
     let process = Arc::new(Process {
         reloader: reloader.clone(),
-        access_log: access_log.clone(),
+        access_log,
         connections: accept::Connections::new(&gateway, &shared.metrics),
         upgrades: Upgrades::new(next(options)),
         notifier,
@@ -256,22 +256,7 @@ fn begin(
         let lacks = warm::wait(&gateway, &|| process.is_draining());
         predecessor.wait_for_go(lacks, &shared, &|| process.is_draining())?;
     }
-    let cache = shared.cache;
-    let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
-    let mirrors = process.mirrors.clone();
-    let connector = Arc::new(connector(&gateway));
-    let (own, tools) = (Arc::default(), Arc::default());
-    let proxy = Proxy {
-        live,
-        metrics,
-        access_log,
-        cache,
-        mirrors,
-        is_draining,
-        connector,
-        own,
-        mcp: tools,
-    };
+    let proxy = proxy(&process, &gateway);
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
@@ -282,6 +267,22 @@ fn begin(
         wait_for_names(&gateway);
     }
     Ok((process, workers))
+}
+
+/// What all workers serve with.
+fn proxy(process: &Process, gateway: &Gateway) -> Proxy {
+    let shared = process.reloader.shared();
+    Proxy {
+        live: process.reloader.live().clone(),
+        metrics: shared.metrics.clone(),
+        access_log: process.access_log.clone(),
+        cache: shared.cache,
+        mirrors: process.mirrors.clone(),
+        is_draining: process.is_leaving.clone(),
+        connector: Arc::new(connector(gateway)),
+        own: Arc::default(),
+        mcp: Arc::default(),
+    }
 }
 
 /// What an upgrade of this process starts.

@@ -20,7 +20,7 @@ use crate::{
     flow::identity::{self, Identity},
     limit,
     mcp::{
-        Catalogue, Item, Tool, Version,
+        Catalogue, Era, Item, Tool, Version,
         access::{Filter, Pattern, Subject},
         catalogue,
         sealed::Owner,
@@ -196,10 +196,20 @@ pub struct Known {
     /// As JSON.
     pub capabilities: Box<str>,
     pub instructions: Option<Box<str>>,
-    pub since: Instant,
+    /// Of one that speaks the newer version: what it says that it is in an older one.
+    pub older: Option<Box<Self>>,
 }
 
 impl Known {
+    /// As it is spoken to for a client: in the client's own era where it knows that.
+    #[must_use]
+    pub fn to(&self, era: Era) -> &Self {
+        match (&self.older, era) {
+            (Some(older), Era::Legacy) => older,
+            _ => self,
+        }
+    }
+
     #[must_use]
     pub fn can(&self, capability: &str) -> bool {
         let said = crate::mcp::Object::read(&self.capabilities);

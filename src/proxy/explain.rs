@@ -7,7 +7,7 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward, grpc_web, record, tls};
+use super::{admit, caching, client_addr, forward, grpc_web, mcp, record, tls};
 use crate::{
     auth::Purpose,
     cache,
@@ -24,7 +24,6 @@ use crate::{
         Gateway,
         llm::{Llm, Model, Target},
         matcher::{self, Verdict},
-        mcp::{Hub, Kind, Server},
         route::{Action, Mirror, Route},
         tls::pem,
     },
@@ -429,7 +428,8 @@ fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
         }
         Action::Mcp(hub) => {
             said.insert("outcome".to_owned(), json!("forwarded"));
-            said.insert("tools".to_owned(), tools(hub, context));
+            let identity = context.identity.as_ref();
+            said.insert("tools".to_owned(), mcp::explain::seen(hub, identity));
             return;
         }
     };
@@ -469,26 +469,6 @@ fn lines(head: &response::Parts) -> Value {
 }
 
 /// Who would be asked for each model, in which order. The body of the request says which model.
-/// The servers of tools that this caller would see. Which tools they have only they know.
-fn tools(hub: &Hub, context: &Context) -> Value {
-    let identity = context.identity.as_ref();
-    let shown = |server: &Arc<Server>| {
-        let upstream = match &server.kind {
-            Kind::Remote(remote) => {
-                remote.upstream.endpoints().first().map(|it| json!(&**it.url()))
-            }
-            Kind::Api(_) => None,
-        };
-        json!({"name": &*server.name, "endpoint": upstream})
-    };
-    let seen = hub.servers.iter().filter(|it| hub.may_see(identity, &it.name));
-    json!({
-        "servers": seen.map(shown).collect::<Vec<_>>(),
-        "names": if hub.is_prefixed { "server__tool" } else { "tool" },
-        "is_token_for_resource": hub.is_for(identity),
-    })
-}
-
 fn models(llm: &Llm) -> Value {
     let named = |target: &Target| format!("{}/{}", target.provider.name, target.model);
     let weighed = |it: &Target| json!({"target": named(it), "weight": it.weight});

@@ -84,6 +84,7 @@ impl ProxyHttp for Proxy {
                 Ok(true)
             }
             Ok(admit::Admitted::Tools(hub)) => {
+                // Large, and of no concern to requests of other routes.
                 Box::pin(mcp::serve(self, session, exchange, &hub)).await?;
                 Ok(true)
             }

@@ -41,6 +41,7 @@ mod json_bodies;
 mod jwt;
 mod limits;
 mod llm;
+mod mcp;
 mod mcp_rest;
 mod metadata;
 mod mirror;

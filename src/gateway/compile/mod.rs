@@ -79,10 +79,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let mut authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
-    let (mut upstreams, models) = upstreams(&source, shared, &root, &mut problems);
-    let secret_headers = access::secret_headers(raw, authenticators.by_name.values());
-    let tools =
-        mcp::compile(&source, shared, &secret_headers, &mut upstreams, &root, &mut problems);
+    let (upstreams, models, tools) = peers(&source, shared, &authenticators, &root, &mut problems);
     let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
@@ -97,9 +94,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         documents: &metadata::documents(raw, &root, &mut problems),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    settled(problems)?;
     let (key_sets, background) = kept_fresh(&mut authenticators, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
@@ -131,8 +126,12 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         own_cookies: logins::cookies(&authenticators.by_name),
         background,
         secret_parameters: authenticators::secret_parameters(raw),
-        secret_headers,
+        secret_headers: access::secret_headers(raw, authenticators.by_name.values()),
     })
+}
+
+fn settled(problems: Problems) -> Result<(), Problems> {
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 fn process(
@@ -147,20 +146,24 @@ fn process(
     }
 }
 
-fn upstreams(
+/// All that is asked: upstreams, providers of models and servers of tools.
+fn peers(
     source: &Source<'_>,
     shared: &Shared,
+    authenticators: &authenticators::Authenticators,
     root: &Path,
     problems: &mut Problems,
-) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models) {
+) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models, mcp::Servers) {
     let Source { raw, base_dir, .. } = source;
     let mut upstreams = match source.kept {
         Some(kept) => kept.upstreams.clone(),
         None => upstreams::compile(raw, base_dir, shared, root, problems),
     };
-    // Providers are upstreams too.
+    // Providers are upstreams too, and so are servers of tools.
     let models = llm::compile(raw, base_dir, shared, &mut upstreams, root, problems);
-    (upstreams, models)
+    let secret_headers = access::secret_headers(raw, authenticators.by_name.values());
+    let tools = mcp::compile(source, shared, &secret_headers, &mut upstreams, root, problems);
+    (upstreams, models, tools)
 }
 
 /// By the authenticators' names.

@@ -21,9 +21,10 @@ use tokio::{
 
 use super::{
     Asking,
+    answer::{Piece, Reply},
     relay::updated,
     say::{ALIVE, Client},
-    speak::{Call, Peer, Piece, Reply, own_voice},
+    speak::{Call, Peer, own_voice},
 };
 use crate::{
     gateway::mcp::{Changes, Kind as Of, Server},
@@ -172,6 +173,7 @@ impl Asking<'_> {
         let Of::Remote(remote) = &server.kind else { return None };
         let peer = Peer { proxy: self.proxy, server, remote };
         let known = peer.known().await.ok()?;
+        let known = known.to(self.talk.era);
         let can = Object::read(&known.capabilities).ok()?.object("resources")?;
         if can.raw("subscribe").is_none_or(|it| it.get() != "true") {
             return None;

@@ -58,7 +58,8 @@ impl Asking<'_> {
             return Ok(listed);
         }
         let voice = self.voice(server);
-        let listed = Arc::new(fetch(&peer, &voice, &known, kind).await.inspect_err(|fault| {
+        let fetched = Box::pin(fetch(&peer, &voice, known.to(voice.era), kind)).await;
+        let listed = Arc::new(fetched.inspect_err(|fault| {
             log::warn!("server of tools {}: {}: {fault}", server.name, kind.method());
         })?);
         server.live.keep(key, &listed);
@@ -124,7 +125,7 @@ impl Asking<'_> {
         let can = |capability: &str| {
             let mut all = known.iter().zip(&servers);
             all.any(|(known, server)| match (known, &server.kind) {
-                (Some(known), _) => known.can(capability),
+                (Some(known), _) => known.to(self.talk.era).can(capability),
                 (None, Of::Api(_)) => capability == "tools",
                 // It may be back any time.
                 (None, Of::Remote(_)) => capability != "logging",

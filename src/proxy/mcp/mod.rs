@@ -1,6 +1,8 @@
 //! Routes that offer tools: what a client says is read whole, found to be of one of the protocol's two
 //! eras, and answered from the servers of the route, each in the words that it understands itself.
+mod answer;
 mod call;
+pub mod explain;
 mod leg;
 mod listen;
 mod lists;
@@ -13,6 +15,7 @@ mod state;
 mod talk;
 mod target;
 mod visit;
+mod words;
 
 use std::sync::Arc;
 

@@ -8,9 +8,10 @@ use tokio::time::timeout;
 
 use super::{
     Asking,
+    answer::{Piece, Reply},
     leg::Fault,
     say::Client,
-    speak::{Call, Peer, Piece, Reply, Said, Visit, Voice, owned},
+    speak::{Call, Peer, Said, Visit, Voice, owned},
     state::{Cancel, Held},
     talk::named_by,
     target::{Target, wrapped},
@@ -65,7 +66,7 @@ impl Relayed<'_> {
             Some(state) => match self.pending(&state) {
                 Err(error) => return Ok(Ok((failed(&error), None))),
                 Ok(Pending { held: Some(handle), .. }) => {
-                    return self.resume(client, params, &handle).await;
+                    return Box::pin(self.resume(client, params, &handle)).await;
                 }
                 Ok(pending) => {
                     let state = pending.state.as_deref();
@@ -75,7 +76,7 @@ impl Relayed<'_> {
             },
         };
         for _ in 0..MOST_ROUNDS {
-            let (ended, reply) = match self.once(client, &sent).await? {
+            let (ended, reply) = match Box::pin(self.once(client, &sent)).await? {
                 Ok(once) => once,
                 Err(fault) => return Ok(Err(fault)),
             };
@@ -84,7 +85,7 @@ impl Relayed<'_> {
                 return Ok(Ok((ended, reply)));
             }
             drop(reply);
-            match self.answers(client, &sent, said).await? {
+            match Box::pin(self.answers(client, &sent, said)).await? {
                 Ok(next) => sent = next,
                 Err(ended) => return Ok(Ok((ended, None))),
             }
@@ -133,7 +134,8 @@ impl Relayed<'_> {
             Err(fault) => return Ok(Err(fault)),
         };
         // In a session of the gateway's own, others ask too.
-        let is_shared = self.is_modern() && known.version.era() == Era::Legacy;
+        let is_older = known.to(self.asking.talk.era).version.era() == Era::Legacy;
+        let is_shared = self.is_modern() && is_older;
         let id = match is_shared {
             true => format!("\"call-{}\"", self.asking.proxy.mcp.next()),
             false => self.id.get().to_owned(),
@@ -153,7 +155,7 @@ impl Relayed<'_> {
             () = cancel.told.notified() => return Ok(Ok((Ended::Cancelled, None))),
         };
         match asked {
-            Ok((reply, visit)) => self.follow(client, reply, visit, &id, &cancel).await,
+            Ok((reply, visit)) => Box::pin(self.follow(client, reply, visit, &id, &cancel)).await,
             Err(fault) => Ok(Err(fault)),
         }
     }
@@ -212,7 +214,7 @@ impl Relayed<'_> {
                         let held = (asked.get().to_owned(), question);
                         return Ok(self.hold(reply, visit, held, id.to_owned()));
                     }
-                    self.question(client, &visit, &piece, asked, &method, params).await?;
+                    self.question(client, &visit, &piece, (asked, &method, params)).await?;
                 }
                 Ok(Message::Response { .. }) => {}
                 Err(why) => return Ok(Err(Fault::malformed(why.message))),
@@ -302,9 +304,7 @@ impl Relayed<'_> {
         client: &mut Client<'_>,
         visit: &Visit,
         piece: &Piece,
-        asked: &RawValue,
-        method: &str,
-        params: Option<&RawValue>,
+        (asked, method, params): (&RawValue, &str, Option<&RawValue>),
     ) -> Result<(), Box<Broken>> {
         let is_forwarded =
             client.can_stream && !self.is_modern() && self.is_asked_of_client(method);
@@ -332,9 +332,8 @@ impl Relayed<'_> {
         call: String,
     ) -> Result<Once, Fault> {
         let question = held.1.clone();
-        let wait = Duration::from_secs(sealed::WAITING);
         let caller = self.asking.held_by();
-        let handle = self.asking.proxy.mcp.hold(reply, visit, held, call, &caller, wait);
+        let handle = self.asking.proxy.mcp.hold(reply, visit, held, call, &caller);
         let state = handle.and_then(|it| self.sealed(None, Some(it))).ok_or(Fault::Busy)?;
         let said = format!(
             "{{\"resultType\":\"input_required\",\"inputRequests\":{{\"{INPUT}\":{question}}},\"requestState\":{}}}",
@@ -364,7 +363,7 @@ impl Relayed<'_> {
             return Ok(Err(fault));
         }
         let cancel = self.asking.proxy.mcp.begin(None, "");
-        self.follow(client, reply, visit, &call, &cancel).await
+        Box::pin(self.follow(client, reply, visit, &call, &cancel)).await
     }
 
     /// Puts a newer server's questions to an older client, and makes the next request of its answers.

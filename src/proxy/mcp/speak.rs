@@ -11,19 +11,21 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
 
 use super::{
+    answer::{Form, PATIENCE, Reply},
     leg::{Ask, Fault, LONGEST, Leg},
-    talk::{self, Talk, in_header},
+    talk::{self, Talk},
+    words::{
+        discovered, initialized, legacy_params, modern_headers, modern_params, trace, visit_headers,
+    },
 };
 use crate::{
-    content::sse::{self, Parser},
+    content::sse::Parser,
     flow::clock,
     gateway::mcp::{Known, Remote, Server},
     mcp::{
-        Message, Object, Version,
+        Message, Version,
         catalogue::Kind,
         jsonrpc::{self, Outcome},
-        meta,
-        object::quoted,
         version::Era,
     },
     proxy::phases::Proxy,
@@ -32,15 +34,10 @@ use crate::{
 static LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 /// The id of what we ask in a session before its client does. Clients' own ids are theirs.
 const OPENING: &str = "\"tollgate\"";
-/// Bytes of a session's id.
-const LONGEST_SESSION: usize = 1024;
 
 /// What the gateway says that it is.
 pub const OWN_INFO: &str =
     concat!("{\"name\":\"tollgate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
-/// Of a stream on which nothing may happen.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
-
 /// A session at a server, or none where it has no sessions.
 #[derive(Debug)]
 pub struct Visit {
@@ -54,7 +51,8 @@ pub struct Voice<'a> {
     pub scope: Cow<'a, str>,
     pub capabilities: &'a str,
     pub info: &'a str,
-    pub bits: u8,
+    /// Of the client.
+    pub era: Era,
     /// The server's session that the client's brought along.
     pub sealed: Option<&'a str>,
     pub trace: &'a [(HeaderName, HeaderValue)],
@@ -79,26 +77,6 @@ pub struct Peer<'a> {
     pub remote: &'a Remote,
 }
 
-/// An answer under way.
-pub struct Reply {
-    leg: Option<Leg>,
-    form: Form,
-    wait: Duration,
-    pub status: u16,
-}
-
-enum Form {
-    /// One message; none when it was given.
-    Whole(Option<Bytes>),
-    Events(Parser),
-}
-
-/// One message of an answer, or a sign of life.
-pub struct Piece {
-    pub event: Option<String>,
-    pub data: Bytes,
-}
-
 /// What a server said to one question.
 pub type Said = Result<Box<RawValue>, Box<RawValue>>;
 
@@ -119,7 +97,7 @@ impl<'a> Peer<'a> {
         if live.is_resting(clock::nanos(Instant::now())) {
             return Err(Fault::Resting);
         }
-        match self.discover().await {
+        match Box::pin(self.discover()).await {
             Ok(known) => {
                 let known = Arc::new(known);
                 live.answered();
@@ -169,11 +147,18 @@ impl<'a> Peer<'a> {
             Err(Fault::Malformed(_)) => None,
             Err(fault) => return Err(fault),
         };
-        if let Some(known) = said.as_deref().and_then(discovered) {
-            return Ok(known);
+        let begun = Box::pin(self.initialize(&own)).await;
+        if let Ok((visit, _)) = &begun {
+            self.leave(visit, &own).await;
         }
-        let (_, known) = Box::pin(self.initialize(&own)).await?;
-        Ok(known)
+        match said.as_deref().and_then(discovered) {
+            // Many speak both: then clients of either era need no translation.
+            Some(known) => {
+                let older = begun.ok().map(|it| Box::new(it.1));
+                Ok(Known { older, ..known })
+            }
+            None => begun.map(|it| it.1),
+        }
     }
 
     /// # Errors
@@ -216,9 +201,10 @@ impl<'a> Peer<'a> {
             match voice.sealed {
                 Some(session) => {
                     let known = self.known().await?;
-                    Ok(Visit { session: Some(session.into()), version: known.version })
+                    let version = known.to(voice.era).version;
+                    Ok(Visit { session: Some(session.into()), version })
                 }
-                None => self.initialize(voice).await.map(|it| it.0),
+                None => Box::pin(self.initialize(voice)).await.map(|it| it.0),
             }
         };
         self.proxy.mcp.visit(&key, open).await
@@ -238,10 +224,11 @@ impl<'a> Peer<'a> {
         call: &Call<'_>,
     ) -> Result<(Reply, Arc<Visit>), Fault> {
         let known = self.known().await?;
-        if known.version.era() == Era::Modern {
+        let version = known.to(voice.era).version;
+        if version.era() == Era::Modern {
             let params = modern_params(call.params, voice)?;
             let call = Call { params: Some(&params), ..*call };
-            let visit = Arc::new(Visit { session: None, version: known.version });
+            let visit = Arc::new(Visit { session: None, version });
             let reply = self.post(&call, modern_headers(&call, voice)).await;
             return Ok((reply.inspect_err(|it| self.note(it))?, visit));
         }
@@ -330,7 +317,7 @@ impl<'a> Peer<'a> {
     ) -> Result<Reply, Fault> {
         let body = jsonrpc::request(call.id, call.method, call.params);
         let leg = self.open(Method::POST, headers, body.into(), call.is_repeatable).await?;
-        self.reply(leg).await
+        Box::pin(self.reply(leg)).await
     }
 
     async fn send(
@@ -354,7 +341,8 @@ impl<'a> Peer<'a> {
     ) -> Result<Leg, Fault> {
         let (connector, remote) = (&*self.proxy.connector, self.remote);
         let timeout = self.server.timeout;
-        Leg::open(&Ask { connector, remote, method, headers, body, timeout, is_repeatable }).await
+        let ask = Ask { connector, remote, method, headers, body, timeout, is_repeatable };
+        Box::pin(Leg::open(&ask)).await
     }
 
     async fn reply(&self, mut leg: Leg) -> Result<Reply, Fault> {
@@ -443,62 +431,6 @@ impl<'a> Peer<'a> {
     }
 }
 
-impl Reply {
-    fn session(&self) -> Result<Option<Box<str>>, Fault> {
-        let Some(leg) = &self.leg else { return Ok(None) };
-        let Some(session) = leg.header(&talk::SESSION) else { return Ok(None) };
-        let is_fine = (1..=LONGEST_SESSION).contains(&session.len())
-            && session.bytes().all(|it| it.is_ascii_graphic());
-        let session = is_fine.then(|| Some(session.into()));
-        session.ok_or_else(|| Fault::malformed("the id of its session is none"))
-    }
-
-    /// Whether it says of no request that there is no such session.
-    fn is_about_session(&self) -> bool {
-        let Form::Whole(Some(body)) = &self.form else { return false };
-        self.status == 404
-            || self.status == 400 && Object::read_bytes(body).is_ok_and(|it| it.raw("id").is_none())
-    }
-
-    /// It is one that may say nothing for long.
-    pub const fn be_patient(&mut self) {
-        self.wait = PATIENCE;
-    }
-
-    pub const fn is_stream(&self) -> bool {
-        matches!(self.form, Form::Events(_))
-    }
-
-    /// The next message; none at the end.
-    ///
-    /// # Errors
-    /// It broke off, took too long or is too long.
-    pub async fn next(&mut self) -> Result<Option<Piece>, Fault> {
-        let parser = match &mut self.form {
-            Form::Whole(body) => return Ok(body.take().map(|data| Piece { event: None, data })),
-            Form::Events(parser) => parser,
-        };
-        loop {
-            match parser.take() {
-                Ok(Some(frame)) if frame.data.is_empty() && frame.id.is_none() => {}
-                Ok(Some(frame)) => return Ok(Some(piece(frame))),
-                Ok(None) => {
-                    let Some(leg) = &mut self.leg else { return Ok(None) };
-                    match leg.read(self.wait).await? {
-                        Some(chunk) => parser.push(&chunk),
-                        None => return Ok(parser.finish().map(piece)),
-                    }
-                }
-                Err(sse::TooLong) => return Err(Fault::malformed("an event is too long")),
-            }
-        }
-    }
-}
-
-fn piece(frame: sse::Frame) -> Piece {
-    Piece { event: frame.id, data: frame.data.into() }
-}
-
 pub fn owned(outcome: Outcome<'_>) -> Said {
     match outcome {
         Outcome::Result(it) => Ok(it.to_owned()),
@@ -512,91 +444,10 @@ pub const fn own_voice() -> Voice<'static> {
         scope: Cow::Borrowed("own"),
         capabilities: "{}",
         info: OWN_INFO,
-        bits: 0,
+        era: Era::Modern,
         sealed: None,
         trace: &[],
     }
-}
-
-fn discovered(said: &RawValue) -> Option<Known> {
-    let said = Object::read(said.get()).ok()?;
-    let versions: Vec<String> = said.get("supportedVersions")?;
-    let version = versions.iter().filter_map(|it| Version::named(it)).max()?;
-    (version.era() == Era::Modern).then(|| known(version, &said))
-}
-
-fn initialized(said: &RawValue) -> Option<Known> {
-    let said = Object::read(said.get()).ok()?;
-    let version = Version::named(&said.text("protocolVersion")?)?;
-    (version.era() == Era::Legacy).then(|| known(version, &said))
-}
-
-fn known(version: Version, said: &Object<'_>) -> Known {
-    let capabilities = said.raw("capabilities").map_or("{}", RawValue::get);
-    let instructions = said.text("instructions").filter(|it| it.len() <= 16 << 10);
-    Known {
-        version,
-        capabilities: capabilities.into(),
-        instructions: instructions.map(|it| it.into_owned().into()),
-        since: Instant::now(),
-    }
-}
-
-fn malformed(why: String) -> Fault {
-    Fault::malformed(why)
-}
-
-/// Each request says who asks, and what that can.
-fn modern_params(params: Option<&str>, voice: &Voice<'_>) -> Result<String, Fault> {
-    let params = Object::read(params.unwrap_or("{}")).map_err(malformed)?;
-    let said = params.object("_meta").unwrap_or_default();
-    let version = quoted(Version::V2026July.word());
-    let said = said.with(&[
-        (meta::VERSION, Some(&version)),
-        (meta::CLIENT, Some(voice.info)),
-        (meta::CAPABILITIES, Some(voice.capabilities)),
-    ]);
-    Ok(params.with(&[("_meta", Some(&said))]))
-}
-
-/// Older servers know nothing of it, and are told it when a session begins.
-fn legacy_params(params: &str) -> Result<String, Fault> {
-    let params = Object::read(params).map_err(malformed)?;
-    let Some(said) = params.object("_meta") else { return Ok(params.with(&[])) };
-    let none = None::<&str>;
-    let said = said.with(&[
-        (meta::VERSION, none),
-        (meta::CLIENT, none),
-        (meta::CAPABILITIES, none),
-        (meta::LOG_LEVEL, none),
-    ]);
-    let said = Some(said.as_str()).filter(|it| *it != "{}");
-    Ok(params.with(&[("_meta", said), ("inputResponses", none), ("requestState", none)]))
-}
-
-fn trace(voice: &Voice<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::with_capacity(voice.trace.len() + 4);
-    headers.extend_from_slice(voice.trace);
-    headers
-}
-
-fn modern_headers(call: &Call<'_>, voice: &Voice<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = trace(voice);
-    let version = HeaderValue::from_static(Version::V2026July.word());
-    headers.push((talk::VERSION.clone(), version));
-    headers.extend(HeaderValue::from_str(call.method).ok().map(|it| (talk::METHOD.clone(), it)));
-    let name = call.name.and_then(in_header);
-    headers.extend(name.map(|it| (talk::NAME.clone(), it)));
-    headers
-}
-
-fn visit_headers(visit: &Visit, voice: &Voice<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = trace(voice);
-    let version = HeaderValue::from_static(visit.version.word());
-    headers.push((talk::VERSION.clone(), version));
-    let session = visit.session.as_deref().and_then(|it| HeaderValue::from_str(it).ok());
-    headers.extend(session.map(|it| (talk::SESSION.clone(), it)));
-    headers
 }
 
 impl Talk {
@@ -611,7 +462,7 @@ impl Talk {
             scope,
             capabilities: &self.capabilities,
             info: &self.info,
-            bits: self.bits,
+            era: self.era,
             sealed: self.session.as_ref().and_then(|it| it.servers.get(server)).map(|it| &**it),
             trace: &self.trace,
         }

@@ -14,7 +14,8 @@ use quick_cache::sync::Cache;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
 
-use super::speak::{Reply, Visit};
+use super::{answer::Reply, speak::Visit};
+use crate::mcp::sealed;
 
 /// Sessions at servers.
 const VISITS: usize = 50_000;
@@ -23,6 +24,7 @@ const ENDED: usize = 100_000;
 /// Calls that wait for a client's input, and of one caller.
 const HELD: usize = 4_096;
 const HELD_BY_ONE: usize = 32;
+const WAIT: Duration = Duration::from_secs(sealed::WAITING);
 /// Answers of clients that are waited for.
 const WAITING: usize = 16_384;
 const CALLS: usize = 65_536;
@@ -151,7 +153,6 @@ impl State {
         question: (String, String),
         call: String,
         caller: &str,
-        wait: Duration,
     ) -> Option<String> {
         let now = Instant::now();
         let mut held = self.held.lock();
@@ -162,7 +163,7 @@ impl State {
         }
         let handle = random()?;
         let (id, question) = question;
-        let (caller, until) = (caller.to_owned(), now + wait);
+        let (caller, until) = (caller.to_owned(), now + WAIT);
         held.insert(handle.clone(), Held { reply, visit, question, id, call, caller, until });
         Some(handle)
     }

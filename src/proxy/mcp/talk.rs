@@ -112,6 +112,8 @@ impl Talk {
                 .fold(0, |all, it| all | it.1),
             Err(_) => 0,
         };
+        // What a server lists may differ by the version that it is asked in.
+        let bits = if version.era() == Era::Legacy { bits | 8 } else { bits };
         Self {
             era: version.era(),
             version,
@@ -277,6 +279,7 @@ mod tests {
     fn what_a_client_can_is_seen() {
         let check = |can: &str, expected| {
             assert_eq!(Talk::new(Version::V2026July, can, "{}").bits, expected, "{can}");
+            assert_eq!(Talk::new(Version::V2025June, can, "{}").bits, expected + 8, "{can}");
         };
         check("{}", 0);
         check("{\"elicitation\":{},\"roots\":{}}", 5);

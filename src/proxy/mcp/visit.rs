@@ -76,7 +76,7 @@ impl Asking<'_> {
         let Kind::Remote(remote) = &server.kind else { return none };
         let peer = Peer { proxy: self.proxy, server, remote };
         let Ok(known) = peer.known().await else { return none };
-        if known.version.era() == Era::Modern {
+        if known.to(Era::Legacy).version.era() == Era::Modern {
             return none;
         }
         let visit = peer.visit(&self.voice(server)).await;
@@ -201,6 +201,7 @@ impl Asking<'_> {
         let visited = self.visited();
         let ask = visited.iter().map(|(peer, _)| async move {
             let known = peer.known().await.ok()?;
+            let known = known.to(Era::Legacy);
             if known.version.era() == Era::Modern || !known.can("logging") {
                 return None;
             }

@@ -48,7 +48,7 @@ pub fn read(
     let servers = list(&document, "servers");
     let url = servers.first().and_then(|it| text(it, "url")).unwrap_or_default();
     let base = base(url).map_err(said)?;
-    let reader = Reader { document: Document(&document), base: &base, is_ours };
+    let reader = Reader { document: Document(&document), base: &base, selection, is_ours };
     let mut found = Found { names: Names::default(), functions: Vec::new(), selected: 0 };
     let (mut problems, mut used) = (Vec::new(), selection.unused());
     let none = Map::new();
@@ -62,7 +62,7 @@ pub fn read(
                 continue;
             }
         };
-        reader.item(path, (item, &at), selection, &mut used, &mut found, &mut problems);
+        reader.item(path, (item, &at), &mut used, &mut found, &mut problems);
     }
     problems.extend(used.problems());
     if found.selected > FUNCTIONS {
@@ -91,6 +91,7 @@ struct Found {
 struct Reader<'a> {
     document: Document<'a>,
     base: &'a str,
+    selection: &'a Selection,
     is_ours: &'a dyn Fn(&str) -> bool,
 }
 
@@ -109,7 +110,6 @@ impl<'a> Reader<'a> {
         &self,
         path: &'a str,
         item: (&'a Value, &'a str),
-        selection: &Selection,
         used: &mut Used,
         found: &mut Found,
         problems: &mut Vec<Problem>,
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
             let named = text(raw, "operationId").filter(|it| !it.is_empty());
             let made = operation(method, path);
             let id = named.unwrap_or(&made);
-            if !selection.takes(id, method, &tags, path, used) {
+            if !self.selection.takes(id, method, &tags, path, used) {
                 continue;
             }
             found.selected += 1;

@@ -60,6 +60,11 @@ fn answers_are_what_the_api_said() {
         b"x",
         r#"Answer { pieces: [Text("The API answered with status 302 (Found).")], structured: None, is_error: true }"#,
     );
+}
+
+#[test]
+fn an_answer_that_is_not_what_was_promised_is_an_error() {
+    let json = Some("application/json");
     let broken: [(&[u8], Option<&str>, &str); 5] = [
         (b"{\"id\":\"7\"}", json, "`required` at `/quantity`"),
         (b"[]", json, "`type` at ``"),

@@ -61,6 +61,14 @@ fn hostile_documents_end_in_a_sentence() {
         paths.insert(format!("/p{number}"), json!({"get": {}}));
     }
     check(json!({"openapi": "3.1.0", "paths": paths}), "100000 operations are asked for");
+}
+
+#[test]
+fn paths_and_parameters_that_make_no_request_are_refused() {
+    let check = |document: Value, part: &str| {
+        let problems = read_with(document, &Selection::default()).unwrap_err();
+        assert!(format!("{problems:?}").contains(part), "{problems:?} instead of {part}");
+    };
     check(json!({"openapi": "2.0"}), "3.0 or 3.1");
     check(json!({"openapi": "3.1.0"}), "none of its operations");
     let path = |path: &str, parameters: Value| json!({"openapi": "3.1.0", "paths": {path: {"get": {"parameters": parameters}}}});
