@@ -249,8 +249,10 @@ pub type ListKey = (catalogue::Kind, u8);
 pub struct Live {
     pub known: ArcSwapOption<Known>,
     lists: Mutex<AHashMap<ListKey, Arc<Listed>>>,
-    /// Held while it is asked what it is or what it offers.
+    /// Held while it is asked what it is.
     pub turn: tokio::sync::Mutex<()>,
+    /// Held while it is asked what it offers; `turn` may be taken meanwhile, and not the other way round.
+    pub listing: tokio::sync::Mutex<()>,
     failures: AtomicU64,
     /// Until when it is not asked, in monotonic nanoseconds.
     resting: AtomicU64,
@@ -269,6 +271,7 @@ impl Default for Live {
             known: ArcSwapOption::empty(),
             lists: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            listing: tokio::sync::Mutex::default(),
             failures: AtomicU64::new(0),
             resting: AtomicU64::new(0),
             changes: watch::Sender::new([0; catalogue::Kind::ALL.len()]),

@@ -10,7 +10,7 @@ use super::{
     exchange::Exchange,
     grpc_web, head,
     reply::{Answer, X_REQUEST_ID},
-    tls,
+    tls, trace,
 };
 use crate::{
     auth::Purpose,
@@ -45,6 +45,7 @@ pub enum Admitted {
 pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Stop> {
     introduce(session, exchange);
     let gateway = exchange.gateway.clone();
+    trace::begin(session, exchange);
     bound(session, &gateway)?;
     exchange.context.has_body = has_body(session);
     exchange.context.host = canonical_host(session.req_header())?;
@@ -52,6 +53,9 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
         exchange.context.certificate = certificate(session, exchange)?;
     }
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
+    if let Some(answer) = proof(session.req_header(), &gateway) {
+        return Ok(Admitted::Answer(answer));
+    }
     let question = question(&exchange.context.host, session.req_header());
     let asked = preflight(&question, &gateway);
     let question = asking(question, asked.as_ref());
@@ -107,6 +111,13 @@ fn is_meant(exchange: &Exchange, route: &Route) -> Result<(), Rejection> {
         }
         _ => Ok(()),
     }
+}
+
+/// What an authority looks for that is to sign a certificate of ours, whatever the routes are.
+fn proof(request: &RequestHeader, gateway: &Gateway) -> Option<Answer> {
+    let text = gateway.proofs.as_ref()?.text(request.uri.path())?;
+    let kind = HeaderValue::from_static("application/octet-stream");
+    Answer::new(200, kind, text.into()).ok()
 }
 
 /// A valid id of the client's is kept, so that it finds its request in our log; else one is made.

@@ -9,6 +9,7 @@ use http::HeaderValue;
 
 use super::{
     caching::Caching, errand::Errand, grpc_web::Transcoder, llm::Meter, mcp, mirror::Copying,
+    trace::Trace,
 };
 use crate::{
     flow::clock::Now,
@@ -39,6 +40,8 @@ pub struct Exchange {
     pub llm: Option<Box<Meter>>,
     /// Of a request to a server of tools.
     pub mcp: Option<Box<mcp::Meter>>,
+    /// Set where traces are made.
+    pub trace: Option<Trace>,
     /// Why the body may not pass, until that is said.
     pub refusal: Option<Rejection>,
     /// Our refusal, if there was one.
@@ -82,12 +85,11 @@ impl Forwarding {
 impl Exchange {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>) -> Self {
-        let unknown = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
         let started = Instant::now();
         Self {
             gateway,
             started,
-            context: Context::new(Now::at(started), unknown),
+            context: Context::new(Now::at(started), super::UNIX_PEER),
             route: None,
             errand: None,
             upstream: None,
@@ -97,6 +99,7 @@ impl Exchange {
             grpc_web: None,
             llm: None,
             mcp: None,
+            trace: None,
             refusal: None,
             refused: None,
             cause: None,

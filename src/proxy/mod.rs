@@ -26,6 +26,7 @@ pub mod record;
 pub mod reply;
 pub mod socket;
 pub mod tls;
+pub mod trace;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -34,13 +35,14 @@ use pingora::{protocols::l4::socket::SocketAddr, proxy::Session};
 use self::exchange::Exchange;
 use crate::gateway::{Gateway, edge::Edge};
 
-/// Of who comes by no socket that has one.
-const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// What stands for the other end of a socket of this machine, which has no address. No connection over a
+/// network comes from there.
+pub const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The other end of the connection.
 fn peer_of(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(SocketAddr::as_inet);
-    address.map_or(UNKNOWN, |it| it.ip().to_canonical())
+    address.map_or(UNIX_PEER, |it| it.ip().to_canonical())
 }
 
 /// The port that a request was accepted on.

@@ -25,24 +25,28 @@ trap finish EXIT
 pids+=($!)
 for _ in $(seq 100); do [ -s "$scratch/port" ] && break; sleep 0.1; done
 server=http://127.0.0.1:$(cat "$scratch/port")
-read -r port admin < <(python3 - <<'PORTS' 2>/dev/null || echo "28080 28090"
+read -r port admin everything < <(python3 - <<'PORTS' 2>/dev/null || echo "28080 28090 28070"
 import socket
-sockets = [socket.socket() for _ in range(2)]
+sockets = [socket.socket() for _ in range(3)]
 for it in sockets: it.bind(("127.0.0.1", 0))
 print(*(it.getsockname()[1] for it in sockets))
 PORTS
 )
+(cd "$folder" && PORT=$everything exec "$node" node_modules/@modelcontextprotocol/server-everything/dist/index.js streamableHttp) >/dev/null 2>&1 &
+pids+=($!)
 {
   printf 'version: 1\nlisteners: [{name: http, address: "127.0.0.1:%s"}]\nadmin: {address: "127.0.0.1:%s"}\nmcp:\n  servers:\n' "$port" "$admin"
   for name in both legacy modern; do echo "    $name: {url: \"$server/$name\", cache: 1s}"; done
+  echo "    everything: {url: \"http://127.0.0.1:$everything/mcp\"}"
   echo "routes:"
-  for name in both legacy modern; do
+  for name in both legacy modern everything; do
     echo "  - {id: $name, match: {paths: [/$name]}, public: true, mcp: {servers: [$name], prefix: false}}"
   done
 } >"$scratch/tollgate.yaml"
 "$binary" run -c "$scratch/tollgate.yaml" >"$scratch/gateway.log" 2>&1 &
 pids+=($!)
 gateway=http://127.0.0.1:$port
+for _ in $(seq 100); do (exec 3<>"/dev/tcp/127.0.0.1/$everything") 2>/dev/null && break; sleep 0.1; done
 for _ in $(seq 100); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.1; done
 
 # The scored scenarios of a revision, each with its mark.

@@ -170,7 +170,7 @@ impl DeclaredServer<'_> {
         };
         operations::are_absent(raw, self.at, problems);
         let at = self.at.key("url");
-        let (origin, path) = problems.keep(&at, dialects::split(url))?;
+        let (origin, path) = problems.keep(&at, split(url))?;
         let address = problems.keep(&at, Spec::parse_url(origin))?;
         let upstream: Arc<str> = format!("{PREFIX}{}", self.label).into();
         let mut spec = Spec::new(upstream.clone(), vec![EndpointSpec { address, weight: 1 }]);
@@ -209,6 +209,10 @@ impl DeclaredServer<'_> {
         let path = if path.is_empty() { "/" } else { path }.into();
         Some((Remote { upstream: made, path, header, cache }, state))
     }
+}
+
+fn split(url: &str) -> Result<(&str, &str), String> {
+    dialects::split(url).map_err(|why| why.replace("a provider", "a server of tools"))
 }
 
 fn header(

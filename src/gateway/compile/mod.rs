@@ -3,6 +3,7 @@
 //! remote, so a reload never waits for a third party.
 
 mod access;
+mod acme;
 mod authenticators;
 mod bodies;
 mod cache;
@@ -25,6 +26,7 @@ mod signature_keys;
 mod store;
 pub mod stored;
 mod tls;
+mod tracing;
 mod transform;
 mod upstreams;
 mod words;
@@ -36,7 +38,7 @@ use ahash::AHashMap;
 
 use super::{
     Gateway, Process, Shared,
-    tls::{Tls, Watch, do_rules_differ},
+    tls::{Tls, Watch, acme::Pending, do_rules_differ},
 };
 use crate::{
     auth::jwks::KeySet,
@@ -67,6 +69,7 @@ pub struct Source<'a> {
 ///
 /// # Errors
 /// Every problem there is, each with its place in the file.
+#[allow(clippy::too_many_lines, reason = "one line a part, in the order that they need each other")]
 pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
     let Source { raw, base_dir, .. } = source;
     let (root, mut problems) = begin(raw);
@@ -94,7 +97,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         documents: &metadata::documents(raw, &root, &mut problems),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
-    settled(problems)?;
+    problems.none()?;
     let (key_sets, background) = kept_fresh(&mut authenticators, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
@@ -102,6 +105,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         left_out: left_out.into(),
         process,
         do_tls_rules_differ: do_rules_differ(&tls),
+        proofs: proofs(&tls, shared),
         tls: tls.into(),
         edge: edge.edge,
         trusted_proxies: edge.trusted_proxies,
@@ -115,6 +119,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         mcp_servers: tools.servers,
         admin,
         access_log: telemetry.access_log,
+        tracing: telemetry.tracing,
         consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
         nobody: shared.metrics.nobody(),
         unrouted: shared.metrics.route(UNROUTED),
@@ -130,8 +135,10 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
     })
 }
 
-fn settled(problems: Problems) -> Result<(), Problems> {
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+/// What authorities look for, where certificates are ordered.
+fn proofs(tls: &[Option<Arc<Tls>>], shared: &Shared) -> Option<Arc<Pending>> {
+    let is_ordering = tls.iter().flatten().any(|it| it.renewal.is_some());
+    is_ordering.then(|| shared.acme.pending.clone())
 }
 
 fn process(
@@ -196,6 +203,8 @@ fn background(
     if tls.iter().any(Option::is_some) {
         all.push(Arc::new(Watch::new(tls)));
     }
+    let renewals = tls.iter().flatten().filter_map(|it| it.renewal.clone());
+    all.extend(renewals.map(|it| it as Arc<dyn Background>));
     all.into()
 }
 

@@ -40,7 +40,7 @@ impl Pipe {
     pub fn far(stream: DuplexStream, errand: Arc<Errand>) -> pingora::Result<Self> {
         let socket = SocketDigest::from_raw_fd(NONE);
         let peer = SocketAddr::new(errand.client, 0);
-        let local = SocketAddr::new(super::super::UNKNOWN, errand.port);
+        let local = SocketAddr::new(super::super::UNIX_PEER, errand.port);
         let _ = socket.peer_addr.set(Some(peer.into()));
         let _ = socket.local_addr.set(Some(local.into()));
         let blank = ResponseHeader::build_no_case(200, Some(0))?;

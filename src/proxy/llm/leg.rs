@@ -124,6 +124,11 @@ async fn exchange(http: &mut HttpSession, attempt: &Try<'_>, key: Option<&Key>) 
     http.write_request_header(Box::new(head(attempt, key)?)).await?;
     http.write_request_body(attempt.outgoing.body.clone(), true).await?;
     http.finish_request_body().await?;
+    answered(http).await
+}
+
+/// The status of an answer, whose head is read.
+pub(in crate::proxy) async fn answered(http: &mut HttpSession) -> Result<u16> {
     loop {
         http.read_response_header().await?;
         let status = http.response_header().map_or(StatusCode::BAD_GATEWAY, |it| it.status);

@@ -3,7 +3,7 @@
 //! that another can be asked in its place.
 mod asked;
 pub(in crate::proxy) mod intake;
-mod leg;
+pub(in crate::proxy) mod leg;
 mod meter;
 mod relay;
 mod say;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora::{
     Error, ErrorType,
     connectors::http::Connector,
@@ -17,7 +17,7 @@ use crate::{
     content::media,
     flow::clock,
     gateway::mcp::Remote,
-    proxy::llm::intake::is_timeout,
+    proxy::llm::{intake::is_timeout, leg::answered},
     upstream::{Outcome, Picked, Tried},
 };
 
@@ -203,17 +203,7 @@ async fn exchange(http: &mut HttpSession, ask: &Ask<'_>) -> pingora::Result<u16>
         http.write_request_body(ask.body.clone(), true).await?;
     }
     http.finish_request_body().await?;
-    loop {
-        http.read_response_header().await?;
-        let status = http.response_header().map_or(StatusCode::BAD_GATEWAY, |it| it.status);
-        // What comes before the answer is of no use here.
-        if !status.is_informational() {
-            if let HttpSession::H1(http) = http {
-                http.respect_keepalive();
-            }
-            return Ok(status.as_u16());
-        }
-    }
+    answered(http).await
 }
 
 fn head(ask: &Ask<'_>) -> pingora::Result<RequestHeader> {

@@ -7,13 +7,15 @@ use std::{
 
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::{
     Asking,
     leg::Fault,
-    speak::{Call, Peer, Voice},
+    speak::{Call, Peer, QUICK, Voice},
 };
 use crate::{
+    flow::clock,
     gateway::mcp::{Hub, Kind as Of, Known, Listed, Server},
     mcp::{
         Error, Item, Object,
@@ -51,14 +53,20 @@ impl Asking<'_> {
         let peer = Peer { proxy: self.proxy, server, remote };
         let known = Box::pin(peer.known()).await?;
         let begun = Instant::now();
-        let _turn = server.live.turn.lock().await;
+        let _turn = server.live.listing.lock().await;
         // Somebody else has asked while this waited, however short that is good.
         if let Some(listed) = server.live.list(key).filter(|it| it.fetched >= begun).or_else(fresh)
         {
             return Ok(listed);
         }
+        if server.live.is_resting(clock::nanos(Instant::now())) {
+            // It kept whoever held the turn waiting.
+            return Err(Fault::Resting);
+        }
         let voice = self.voice(server);
-        let fetched = Box::pin(fetch(&peer, &voice, known.to(voice.era), kind)).await;
+        let fetched = Box::pin(fetch(&peer, &voice, known.to(voice.era), kind));
+        let fetched = timeout(QUICK.min(server.timeout), fetched).await;
+        let fetched = fetched.unwrap_or_else(|_| Err(peer.hangs()));
         let listed = Arc::new(fetched.inspect_err(|fault| {
             log::warn!("server of tools {}: {}: {fault}", server.name, kind.method());
         })?);

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::{
     answer::{Form, PATIENCE, Reply},
@@ -34,6 +35,9 @@ use crate::{
 static LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 /// The id of what we ask in a session before its client does. Clients' own ids are theirs.
 const OPENING: &str = "\"tollgate\"";
+
+/// What a server is and offers it says at once, or not: others wait for it.
+pub const QUICK: Duration = Duration::from_secs(10);
 
 /// What the gateway says that it is.
 pub const OWN_INFO: &str =
@@ -97,7 +101,8 @@ impl<'a> Peer<'a> {
         if live.is_resting(clock::nanos(Instant::now())) {
             return Err(Fault::Resting);
         }
-        match Box::pin(self.discover()).await {
+        let asked = timeout(QUICK.min(self.server.timeout), Box::pin(self.discover())).await;
+        match asked.unwrap_or(Err(Fault::Timeout)) {
             Ok(known) => {
                 let known = Arc::new(known);
                 live.answered();
@@ -116,6 +121,12 @@ impl<'a> Peer<'a> {
         log::warn!("server of tools {}: {fault}", self.server.name);
         self.server.live.failed(clock::nanos(Instant::now()));
         self.server.metrics.set_up(false);
+    }
+
+    /// It took longer than any list takes: then it is down.
+    pub fn hangs(&self) -> Fault {
+        self.down(&Fault::Timeout);
+        Fault::Timeout
     }
 
     /// What came in between says that what is known of it may hold no more.

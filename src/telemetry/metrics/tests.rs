@@ -28,6 +28,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     upstream.retried();
     let consumers = metrics.consumers(&["c"], 1);
     consumers[0].record(200);
+    let tools = metrics.mcp_server("crm");
+    tools.called(&"search".into(), McpOutcome::Answered, Duration::from_millis(1));
     let model = metrics.llm_model("m");
     model.first_token.observe(Duration::from_millis(5));
     consumers[0].llm.of(&"m".into()).record(Tokens { input: 3, ..Tokens::default() });
@@ -61,11 +63,13 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(report),
         Box::new(bodies),
         Box::new(model),
+        Box::new(tools),
         Box::new(metrics.llm_tries("m", "openai")),
         Box::new(metrics.llm_key("openai", "a")),
         Box::new(metrics.tls("https")),
         Box::new(metrics.certificate("https", "tls/www.pem")),
         Box::new(metrics.revocation_list("https", "tls/clients.crl")),
+        Box::new(metrics.acme("https")),
     ];
     (metrics, held)
 }

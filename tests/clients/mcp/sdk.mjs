@@ -58,12 +58,26 @@ const cells = {
   },
 };
 
+// The reference server, whose tools are others.
+const everything = {
+  async list(client) {
+    same((await client.listTools()).tools.map((it) => it.name).join(" "), "echo");
+    same((await client.listPrompts()).prompts.map((it) => it.name).join(" "), "simple-prompt");
+    if (!(await client.listResourceTemplates()).resourceTemplates.length) throw new Error("no templates");
+  },
+  async call(client) {
+    same(text(await client.callTool({ name: "echo", arguments: { message: "hello" } })), "hello");
+    same(text(await client.callTool({ name: "get-sum", arguments: { a: 2, b: 3 } })), "5");
+    same(JSON.stringify(await client.callTool({ name: "get-structured-content", arguments: { location: "New York" } })), "structuredContent");
+  },
+};
+
 let failures = 0;
 for (const [era, connect] of [["sdk 1.x", old], ["sdk 2.x", modern]]) {
-  for (const path of ["/legacy", "/modern", "/both"]) {
+  for (const path of ["/legacy", "/modern", "/both", "/everything"]) {
     const row = [];
     const client = await connect(path).catch((why) => why);
-    for (const [label, cell] of Object.entries(cells)) {
+    for (const [label, cell] of Object.entries(path === "/everything" ? everything : cells)) {
       try {
         if (client instanceof Error) throw client;
         await cell(client, path);

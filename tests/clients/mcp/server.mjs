@@ -28,6 +28,8 @@ const verified = (state) => {
   if (at < 0 || signed(state.slice(0, at)) !== state) throw new Error("it is not one of ours");
   return state.slice(0, at);
 };
+// In the stream of the call, not in one that the client may not have opened yet.
+const within = (ctx) => ({ relatedRequestId: ctx.mcpReq.id });
 const capabilities = (ctx) => ctx.mcpReq.envelope?.["io.modelcontextprotocol/clientCapabilities"] ?? {};
 
 function tools(server, notify) {
@@ -64,11 +66,11 @@ function tools(server, notify) {
   tool("test_slow", async ({ ms }) => { await rest(ms); return text(`rested ${ms}`); }, { ms: z.number() });
   tool("test_sampling", async ({ prompt }, ctx) => {
     const said = await ctx.mcpReq.requestSampling({
-      messages: [{ role: "user", content: { type: "text", text: prompt } }], maxTokens: 100 });
+      messages: [{ role: "user", content: { type: "text", text: prompt } }], maxTokens: 100 }, within(ctx));
     return text(`LLM response: ${said.content.text ?? JSON.stringify(said.content)}`);
   }, { prompt: z.string() });
   const elicit = (label, schema, prefix) => async (args, ctx) => {
-    const said = await ctx.mcpReq.elicitInput(asked(args.message ?? label, ...schema));
+    const said = await ctx.mcpReq.elicitInput(asked(args.message ?? label, ...schema), within(ctx));
     return text(prefix(said));
   };
   const string = (description) => ({ type: "string", description });

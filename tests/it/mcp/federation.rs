@@ -43,16 +43,9 @@ fn lists_are_merged_in_a_stable_order_under_exact_names() {
     assert_eq!(result(&call("new_one__echo"))["content"][0]["text"], "new_one {}");
     let odd = tools.iter().find(|it| it.contains("x_")).unwrap();
     assert_eq!(result(&call(odd))["content"][0]["text"], "old has ../x");
-    for wrong in [
-        "echo",
-        "old__",
-        "old__Echo",
-        "OLD__echo",
-        "old__nope",
-        "other__echo",
-        "old__../x",
-        "old__echo ",
-    ] {
+    for wrong in
+        ["echo", "old__", "old__Echo", "OLD__echo", "old__nope", "other__echo", "old__../x"]
+    {
         assert_error(&call(wrong), 200, -32_602, "unknown tool");
     }
 }
