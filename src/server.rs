@@ -245,7 +245,7 @@ fn begin(
     let access_log = Arc::new(access_log.map_err(Failure::AccessLog)?);
     let parts = reload::Parts {
         file: options.config.clone(),
-        live: live.clone(),
+        live,
         shared: shared.clone(),
         store,
         access_log: access_log.clone(),
@@ -278,7 +278,8 @@ fn begin(
         background.block_on(learn(&process.reloader));
         sockets.set_ours(true);
     }
-    let workers = start_workers(&process, &proxy(&process, live, &gateway), &sockets)?;
+    let proxy = proxy(&process, &gateway);
+    let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
     go_on_beside(&process, background);
@@ -288,10 +289,11 @@ fn begin(
     Ok((process, workers))
 }
 
-fn proxy(process: &Process, live: Arc<ArcSwap<Gateway>>, gateway: &Gateway) -> Proxy {
+/// What all workers serve with.
+fn proxy(process: &Process, gateway: &Gateway) -> Proxy {
     let shared = process.reloader.shared();
     Proxy {
-        live,
+        live: process.reloader.live().clone(),
         metrics: shared.metrics.clone(),
         access_log: process.access_log.clone(),
         traces: shared.traces.clone(),
@@ -300,6 +302,7 @@ fn proxy(process: &Process, live: Arc<ArcSwap<Gateway>>, gateway: &Gateway) -> P
         is_draining: process.is_leaving.clone(),
         connector: Arc::new(connector(gateway)),
         calls: shared.calls.clone(),
+        own: Arc::default(),
         mcp: Arc::default(),
     }
 }
@@ -429,6 +432,8 @@ fn start_workers(
     http.server_options = Some(options);
     http.handle_init_modules();
     let http = Arc::new(http);
+    // Set once, here.
+    let _ = proxy.own.set(Arc::downgrade(&http));
     let mut workers = Vec::new();
     // A connection to an upstream belongs to the runtime of the worker that made it and is used by all:
     // a worker that has nothing left to do runs on until the last one has.

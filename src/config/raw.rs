@@ -395,8 +395,14 @@ raw! {
         secret: Word,
         previous_secret: Word,
     }
+    /// Exactly one of `url` and `openapi`.
     McpServer {
         url: Word,
+        openapi: Word,
+        /// Of a server with `openapi`: whose policies calls go through.
+        route: Word,
+        operations: McpOperations,
+        answer_limit: Word,
         tools: McpTools,
         credentials: McpCredentials,
         tls: Tls,
@@ -405,6 +411,13 @@ raw! {
         concurrency: u64,
         /// How long a list is good whose server does not say.
         cache: Word,
+    }
+    McpOperations {
+        ids: Vec<Word>,
+        methods: Vec<Word>,
+        tags: Vec<Word>,
+        paths: Vec<Word>,
+        except: Vec<Word>,
     }
     /// By the server's own names.
     McpTools { allow: Vec<Word>, deny: Vec<Word> }

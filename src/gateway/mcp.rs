@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::operations::Operations;
 use crate::{
     content::schema::Schema,
     flow::identity::{self, Identity},
@@ -166,16 +167,17 @@ pub struct Remote {
 }
 
 pub struct Api {
+    pub operations: Operations,
     tools: Arc<Listed>,
     nothing: Arc<Listed>,
 }
 
 impl Api {
     #[must_use]
-    pub fn new(tools: &[Tool]) -> Self {
-        let items = tools.iter().map(Tool::item).collect();
+    pub fn new(operations: Operations) -> Self {
+        let items = operations.tools().iter().map(Tool::item).collect();
         let nothing = Arc::new(Listed::new(Vec::new(), FOR_GOOD, true));
-        Self { tools: Arc::new(Listed::new(items, FOR_GOOD, true)), nothing }
+        Self { operations, tools: Arc::new(Listed::new(items, FOR_GOOD, true)), nothing }
     }
 
     #[must_use]

@@ -6,6 +6,7 @@ pub mod edge;
 pub mod llm;
 pub mod matcher;
 pub mod mcp;
+pub mod operations;
 pub mod route;
 mod shared;
 pub mod tls;

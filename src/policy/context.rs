@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     auth::{self, signature::content_digest},
-    flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
+    flow::{caller::Caller, certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
     telemetry::AuthOutcome,
     value::template::Values,
@@ -35,6 +35,8 @@ pub struct Context {
     pub purpose: auth::Purpose,
     /// What the client proved in the TLS handshake.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Who it is known to be for already: a request that the gateway makes of itself.
+    pub caller: Option<Arc<Caller>>,
     pub identity: Option<Identity>,
     /// The authenticator that knew the caller, or the one that refused.
     pub authenticator: Option<Arc<str>>,
@@ -86,6 +88,7 @@ impl Context {
             has_body: false,
             purpose: auth::Purpose::default(),
             certificate: None,
+            caller: None,
             identity: None,
             authenticator: None,
             auth_outcome: AuthOutcome::Missing,

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::{
-    caching::Caching, grpc_web::Transcoder, llm::Meter, mcp, mirror::Copying, trace::Trace,
+    caching::Caching, errand::Errand, grpc_web::Transcoder, llm::Meter, mcp, mirror::Copying,
+    trace::Trace,
 };
 use crate::{
     flow::clock::Now,
@@ -25,6 +26,8 @@ pub struct Exchange {
     /// Set once the client's address is known, that is, from `request_filter` on.
     pub context: Context,
     pub route: Option<Arc<Route>>,
+    /// Of a request that the gateway makes of itself.
+    pub errand: Option<Arc<Errand>>,
     pub upstream: Option<Arc<Upstream>>,
     pub forwarding: Forwarding,
     /// Set on a route with a cache, whether or not this request may use it.
@@ -88,6 +91,7 @@ impl Exchange {
             started,
             context: Context::new(Now::at(started), super::UNIX_PEER),
             route: None,
+            errand: None,
             upstream: None,
             forwarding: Forwarding::default(),
             caching: None,

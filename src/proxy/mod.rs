@@ -9,6 +9,7 @@ mod cause;
 pub mod chunked;
 pub mod client_addr;
 pub mod connection;
+pub mod errand;
 pub mod exchange;
 pub mod explain;
 pub mod forward;
@@ -44,6 +45,12 @@ fn peer_of(session: &Session) -> IpAddr {
     address.map_or(UNIX_PEER, |it| it.ip().to_canonical())
 }
 
+/// The port that a request was accepted on.
+fn port_of(session: &Session) -> u16 {
+    let local = session.server_addr().and_then(SocketAddr::as_inet);
+    local.map_or(0, std::net::SocketAddr::port)
+}
+
 /// The client, as the trusted proxies make it out.
 fn client_of(session: &Session, gateway: &Gateway) -> IpAddr {
     client_addr::resolve(peer_of(session), &session.req_header().headers, &gateway.trusted_proxies)
@@ -73,16 +80,15 @@ pub(crate) const fn limits(edge: &Edge) -> head::Limits {
 impl Exchange {
     pub(crate) fn is_peer_trusted(&self, session: &Session) -> bool {
         let trusted = &self.gateway.trusted_proxies;
-        !trusted.is_empty() && trusted.contains(peer_of(session))
+        !trusted.is_empty() && self.errand.is_none() && trusted.contains(peer_of(session))
     }
 
     fn origin(&self, session: &Session, is_trusted: bool) -> forward::Origin<'_> {
-        let local = session.server_addr().and_then(SocketAddr::as_inet);
         forward::Origin {
             peer: peer_of(session),
             is_trusted,
-            is_tls: is_tls(session),
-            port: local.map_or(0, std::net::SocketAddr::port),
+            is_tls: self.errand.as_ref().map_or_else(|| is_tls(session), |it| it.scheme == "https"),
+            port: port_of(session),
             request_id: self.context.request_id.as_ref(),
         }
     }

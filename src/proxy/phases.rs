@@ -19,7 +19,7 @@ use pingora::{
 };
 
 use super::{
-    admit, attempt, body, caching,
+    admit, attempt, body, caching, errand,
     exchange::Exchange,
     forward, grpc_web, llm, mcp,
     mirror::{self, Mirrors},
@@ -47,6 +47,8 @@ pub struct Proxy {
     pub connector: Arc<Connector>,
     /// To the store: what calls of models used.
     pub calls: Arc<ledger::Queue>,
+    /// For requests that the gateway makes of itself.
+    pub own: errand::Own,
     /// Between the requests of clients of tools.
     pub mcp: Arc<mcp::State>,
 }

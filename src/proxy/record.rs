@@ -79,6 +79,8 @@ fn count(
         meter.count(metrics.unwrap_or(&gateway.nobody));
     }
     if let Some(authenticator) = &exchange.context.authenticator
+        // Of an errand it was counted where the caller was known.
+        && exchange.errand.is_none()
         && let Some(metrics) = gateway.authenticators.get(authenticator)
     {
         metrics.record(exchange.context.auth_outcome);
@@ -151,6 +153,7 @@ fn write(
         code: exchange.refused.map(Code::word),
         would_refuse: context.reported.as_ref().map(|it| it.code.word()),
         route: exchange.route.as_ref().map(|it| &*it.id),
+        parent: exchange.errand.as_ref().map(|it| &*it.parent),
         consumer: identity
             .and_then(|it| it.consumer())
             .map(|it| it.name.as_str())
@@ -267,6 +270,7 @@ fn unborn<'a>(client: std::net::IpAddr, protocol: &'a str, revision: &'a str) ->
         code: None,
         would_refuse: None,
         route: None,
+        parent: None,
         consumer: None,
         credential: None,
         authenticator: None,

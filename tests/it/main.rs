@@ -44,6 +44,7 @@ mod jwt;
 mod limits;
 mod llm;
 mod mcp;
+mod mcp_rest;
 mod metadata;
 mod mirror;
 mod mtls;

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Source, authenticators, dialects, limits,
+    Source, authenticators, dialects, limits, operations,
     routes::Scene,
     upstreams,
     words::{duration_or, listed, number_or, resolve, unknown},
@@ -17,7 +17,7 @@ use crate::{
     diagnostic::{Path, Problems},
     gateway::{
         Shared,
-        mcp::{Hub, Kind, Remote, Resource, Rule, Server},
+        mcp::{Api, Hub, Kind, Remote, Resource, Rule, Server},
         route::Action,
     },
     limit::{Key, LimitId, Subject as Counted},
@@ -48,6 +48,7 @@ pub(super) struct Servers {
 pub(super) fn compile(
     source: &Source<'_>,
     shared: &Shared,
+    secret_headers: &[HeaderName],
     upstreams: &mut Upstreams,
     root: &Path,
     problems: &mut Problems,
@@ -75,7 +76,7 @@ pub(super) fn compile(
     for (label, raw) in raw.servers.iter().flatten() {
         let at = at.key("servers").key(label);
         problems.keep(&at, name::server(label));
-        let declared = DeclaredServer { label, source, shared, at: &at };
+        let declared = DeclaredServer { label, source, shared, secret_headers, at: &at };
         if let Some(server) = declared.server(raw, upstreams, problems) {
             compiled.servers.insert(server.name.clone(), Arc::new(server));
         }
@@ -96,6 +97,8 @@ struct DeclaredServer<'a> {
     label: &'a str,
     source: &'a Source<'a>,
     shared: &'a Shared,
+    /// Headers of their own that carry keys or tokens.
+    secret_headers: &'a [HeaderName],
     at: &'a Path,
 }
 
@@ -125,18 +128,31 @@ impl DeclaredServer<'_> {
             let id = LimitId::new("mcp", self.label, usize::MAX);
             (Key::new(id, Counted::Route), most)
         });
-        let (remote, state) = self.remote(raw, upstreams, problems)?;
+        let (kind, state) = match raw.openapi {
+            Some(_) => (Kind::Api(self.api(raw, problems)?), format!("{}\0", self.label)),
+            None => {
+                let (remote, state) = self.remote(raw, upstreams, problems)?;
+                (Kind::Remote(remote), state)
+            }
+        };
         let live =
             self.shared.mcp_servers.get_or_make(&state, || Ok::<_, String>(Default::default()));
         Some(Server {
             name: self.label.into(),
-            kind: Kind::Remote(remote),
+            kind,
             tools,
             timeout,
             concurrency,
             live: problems.keep(self.at, live)?,
             metrics: self.shared.metrics.mcp_server(self.label),
         })
+    }
+
+    /// The operations of a document.
+    fn api(&self, raw: &raw::McpServer, problems: &mut Problems) -> Option<Api> {
+        let Self { source, at, secret_headers, .. } = *self;
+        let scene = operations::Scene { source, secret_headers, at };
+        scene.operations(raw, problems).map(Api::new)
     }
 
     /// And what tells it from any other: what is known of that one is not known of this.
@@ -148,9 +164,11 @@ impl DeclaredServer<'_> {
     ) -> Option<(Remote, String)> {
         let before = problems.0.len();
         let Some(Word(url)) = &raw.url else {
-            problems.add(self.at, "`url` is missing, such as https://crm.internal/mcp");
+            let hint = "write `url`, such as https://crm.internal/mcp, or `openapi`, a document";
+            problems.add_with_hint(self.at, "`url` is missing", hint);
             return None;
         };
+        operations::are_absent(raw, self.at, problems);
         let at = self.at.key("url");
         let (origin, path) = problems.keep(&at, split(url))?;
         let address = problems.keep(&at, Spec::parse_url(origin))?;

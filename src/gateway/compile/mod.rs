@@ -20,6 +20,7 @@ mod mcp;
 mod metadata;
 mod mirror;
 mod oauth;
+mod operations;
 mod quotas;
 mod routes;
 mod signature_keys;
@@ -81,7 +82,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let mut authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
-    let (upstreams, models, tools) = upstreams(&source, shared, &root, &mut problems);
+    let (upstreams, models, tools) = peers(&source, shared, &authenticators, &root, &mut problems);
     let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
@@ -155,9 +156,11 @@ fn process(
     (process, tls, admin)
 }
 
-fn upstreams(
+/// All that is asked: upstreams, providers of models and servers of tools.
+fn peers(
     source: &Source<'_>,
     shared: &Shared,
+    authenticators: &authenticators::Authenticators,
     root: &Path,
     problems: &mut Problems,
 ) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models, mcp::Servers) {
@@ -168,7 +171,8 @@ fn upstreams(
     };
     // Providers are upstreams too, and so are servers of tools.
     let models = llm::compile(raw, base_dir, shared, &mut upstreams, root, problems);
-    let tools = mcp::compile(source, shared, &mut upstreams, root, problems);
+    let secret_headers = access::secret_headers(raw, authenticators.by_name.values());
+    let tools = mcp::compile(source, shared, &secret_headers, &mut upstreams, root, problems);
     (upstreams, models, tools)
 }
 

@@ -79,7 +79,9 @@ impl Asking<'_> {
             }
         }
         let (ended, reply) = match &server.kind {
-            Kind::Api(api) => (local::call(self, client, api, target).await?, None),
+            Kind::Api(api) => {
+                (Box::pin(local::call(self, client, api, (target, params))).await?, None)
+            }
             Kind::Remote(remote) => {
                 client.exchange.upstream = Some(remote.upstream.clone());
                 client.exchange.forwarding.attempts = 1;

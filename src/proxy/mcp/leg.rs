@@ -100,7 +100,7 @@ impl Leg {
             let mut peer = picked.peer(nanos).ok_or_else(no_address)?;
             peer.options.read_timeout = Some(ask.timeout);
             peer.options.idle_timeout = Some(Duration::from_secs(50));
-            let connected = ask.connector.get_http_session(&*peer).await;
+            let connected = Box::pin(ask.connector.get_http_session(&*peer)).await;
             let (mut http, is_reused) = match connected {
                 Ok(connected) => connected,
                 Err(error) => {
@@ -110,7 +110,7 @@ impl Leg {
             };
             http.set_read_timeout(Some(ask.timeout));
             http.set_write_timeout(peer.options.write_timeout);
-            let exchanged = exchange(&mut http, ask).await;
+            let exchanged = Box::pin(exchange(&mut http, ask)).await;
             let nanos = clock::nanos(Instant::now());
             match exchanged {
                 Ok(status) => {

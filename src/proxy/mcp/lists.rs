@@ -51,7 +51,7 @@ impl Asking<'_> {
             return Ok(listed);
         }
         let peer = Peer { proxy: self.proxy, server, remote };
-        let known = peer.known().await?;
+        let known = Box::pin(peer.known()).await?;
         let begun = Instant::now();
         let _turn = server.live.listing.lock().await;
         // Somebody else has asked while this waited, however short that is good.
@@ -98,7 +98,7 @@ impl Asking<'_> {
             Some(raw) => Some(self.cursor(kind, raw)?),
         };
         let servers: Vec<&Arc<Server>> = self.servers().collect();
-        let lists = join_all(servers.iter().map(|it| self.listed(it, kind))).await;
+        let lists = join_all(servers.iter().map(|it| Box::pin(self.listed(it, kind)))).await;
         let mut page = Page::new(kind, cursor);
         for (server, listed) in servers.into_iter().zip(lists) {
             let Ok(listed) = listed else {
@@ -129,7 +129,7 @@ impl Asking<'_> {
     /// What the route as a whole can: what some server of it can.
     pub async fn capabilities(&self) -> (String, Option<String>) {
         let servers: Vec<&Arc<Server>> = self.servers().collect();
-        let known = join_all(servers.iter().map(|server| self.known(server))).await;
+        let known = join_all(servers.iter().map(|server| Box::pin(self.known(server)))).await;
         let can = |capability: &str| {
             let mut all = known.iter().zip(&servers);
             all.any(|(known, server)| match (known, &server.kind) {

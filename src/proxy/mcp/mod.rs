@@ -259,7 +259,7 @@ impl Asking<'_> {
     }
 
     async fn discover(&self, client: &mut Client<'_>, id: &RawValue) -> Result<()> {
-        let (capabilities, instructions) = client.wait(self.capabilities()).await?;
+        let (capabilities, instructions) = client.wait(Box::pin(self.capabilities())).await?;
         let versions: Vec<&str> = Version::ALL.iter().map(|it| it.word()).collect();
         let instructions = instructions
             .map(|it| format!(",\"instructions\":{}", crate::mcp::object::quoted(&it)))

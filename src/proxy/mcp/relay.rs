@@ -129,7 +129,7 @@ impl Relayed<'_> {
 
     async fn once(&self, client: &mut Client<'_>, params: &str) -> Way<Once> {
         let voice = self.voice();
-        let known = match client.wait(self.peer.known()).await? {
+        let known = match client.wait(Box::pin(self.peer.known())).await? {
             Ok(known) => known,
             Err(fault) => return Ok(Err(fault)),
         };

@@ -158,7 +158,7 @@ impl<'a> Peer<'a> {
             Err(Fault::Malformed(_)) => None,
             Err(fault) => return Err(fault),
         };
-        let begun = self.initialize(&own).await;
+        let begun = Box::pin(self.initialize(&own)).await;
         if let Ok((visit, _)) = &begun {
             self.leave(visit, &own).await;
         }

@@ -54,7 +54,7 @@ impl Asking<'_> {
         for (server, opened) in client.wait(opening).await? {
             session.keep(server, &opened);
         }
-        let (capabilities, instructions) = client.wait(self.capabilities()).await?;
+        let (capabilities, instructions) = client.wait(Box::pin(self.capabilities())).await?;
         let Some(sealed) = session.seal(&self.hub.sealer, self.owner) else {
             return client.fail(&Error::internal("no session could be begun"), Some(id)).await;
         };

@@ -35,6 +35,8 @@ pub struct Record<'a> {
     /// The word of the rejection that a route which only reports did not make.
     pub would_refuse: Option<&'a str>,
     pub route: Option<&'a str>,
+    /// Of a request that the gateway made of itself: the route that was asked for it.
+    pub parent: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub credential: Option<&'a str>,
     pub authenticator: Option<&'a str>,
@@ -115,6 +117,7 @@ impl Record<'_> {
         object.bytes("code", self.code.map(str::as_bytes), SHORT);
         object.bytes("would_refuse", self.would_refuse.map(str::as_bytes), SHORT);
         object.bytes("route", self.route.map(str::as_bytes), SHORT);
+        object.bytes("parent", self.parent.map(str::as_bytes), SHORT);
         object.bytes("consumer", self.consumer.map(str::as_bytes), SHORT);
         object.bytes("credential", self.credential.map(str::as_bytes), SHORT);
         object.bytes("authenticator", self.authenticator.map(str::as_bytes), SHORT);
@@ -204,6 +207,7 @@ pub mod tests {
             code: None,
             would_refuse: None,
             route: Some("orders"),
+            parent: None,
             consumer: None,
             credential: None,
             authenticator: None,
@@ -289,7 +293,7 @@ pub mod tests {
             r#"{"time":"2026-01-01T00:00:00.007Z","request_id":"0198c0de","trace_id":null,"client_ip":"192.0.2.1","#,
             r#""method":"GET","host":"api.example.com","path":"/orders/7","query":null,"#,
             r#""protocol":"HTTP/1.1","tls_version":null,"status":200,"code":null,"would_refuse":null,"#,
-            r#""route":"orders","consumer":null,"#,
+            r#""route":"orders","parent":null,"consumer":null,"#,
             r#""credential":null,"authenticator":null,"upstream":null,"endpoint":null,"#,
             r#""bytes_in":0,"bytes_out":512,"duration_ms":1.234,"upstream_ms":null,"retries":0,"#,
             r#""llm":null,"mcp":null,"user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
@@ -355,7 +359,7 @@ pub mod tests {
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             let read: Value = serde_json::from_slice(&line).unwrap();
             prop_assert_eq!(&read["path"], &json!(String::from_utf8_lossy(&path)));
-            prop_assert_eq!(read.as_object().unwrap().len(), 30);
+            prop_assert_eq!(read.as_object().unwrap().len(), 31);
         }
     }
 }
