@@ -13,6 +13,7 @@ mod systemd;
 mod traces;
 pub mod upgrade;
 mod warm;
+mod workers;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -27,18 +28,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use pingora::{
-    apps::HttpServerOptions,
-    connectors::{ConnectorOptions, http::Connector},
-    proxy::HttpProxy,
-    server::ShutdownWatch,
-    server::configuration::ServerConf,
-};
-use tokio::{
-    runtime,
-    sync::{Barrier, watch},
-    time::timeout,
-};
+use pingora::server::ShutdownWatch;
+use tokio::{runtime, sync::watch, time::timeout};
 
 use self::{
     listen::{Bound, Listening},
@@ -54,7 +45,6 @@ use crate::{
     reload::{self, Begun, Reloader},
     store::State,
     telemetry::AccessLog,
-    upstream,
     value::address::Address,
 };
 
@@ -279,7 +269,7 @@ fn begin(
         sockets.set_ours(true);
     }
     let proxy = proxy(&process, &gateway);
-    let workers = start_workers(&process, &proxy, &sockets)?;
+    let workers = workers::start(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
     go_on_beside(&process, background);
@@ -300,7 +290,7 @@ fn proxy(process: &Process, gateway: &Gateway) -> Proxy {
         cache: shared.cache,
         mirrors: process.mirrors.clone(),
         is_draining: process.is_leaving.clone(),
-        connector: Arc::new(connector(gateway)),
+        connector: Arc::new(workers::connector(gateway)),
         calls: shared.calls.clone(),
         own: Arc::default(),
         mcp: Arc::default(),
@@ -409,69 +399,6 @@ async fn sweep(limits: Arc<limit::Table>) {
         every.tick().await;
         limits.sweep(Now::read().nanos());
     }
-}
-
-fn start_workers(
-    process: &Arc<Process>,
-    proxy: &Proxy,
-    sockets: &Sockets,
-) -> Result<Vec<thread::JoinHandle<()>>, Failure> {
-    let gateway = process.gateway();
-    let conf = Arc::new(ServerConf {
-        threads: gateway.process.workers,
-        // Pingora counts the first try too; how often we try again is each upstream's to say.
-        max_retries: 16,
-        upstream_keepalive_pool_size: pool_size(&gateway),
-        ca_file: upstream::trust::ca_file().map(str::to_owned),
-        ..ServerConf::default()
-    });
-    let mut http = HttpProxy::new(proxy.clone(), conf);
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.h2_idle_timeout = Some(gateway.edge.keepalive_timeout);
-    http.server_options = Some(options);
-    http.handle_init_modules();
-    let http = Arc::new(http);
-    // Set once, here.
-    let _ = proxy.own.set(Arc::downgrade(&http));
-    let mut workers = Vec::new();
-    // A connection to an upstream belongs to the runtime of the worker that made it and is used by all:
-    // a worker that has nothing left to do runs on until the last one has.
-    let all_done = Arc::new(Barrier::new(gateway.process.workers));
-    for number in 0..gateway.process.workers {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut loops = Vec::new();
-        for (listener, bound) in gateway.process.listeners.iter().zip(&sockets.listeners) {
-            let socket = bound.socket.try_clone()?;
-            let (process, http) = (process.clone(), http.clone());
-            loops.push(accept::Loop::new(listener, socket, process, http, proxy.clone()));
-        }
-        let (draining, pulse) = (process.drain.subscribe(), process.pulse.clone());
-        let all_done = all_done.clone();
-        let thread = thread::Builder::new().name(format!("worker{number}"));
-        workers.push(thread.spawn(move || {
-            runtime.spawn(pulse.beat(number));
-            runtime.block_on(async {
-                accept::serve(loops, draining).await;
-                all_done.wait().await;
-            });
-            runtime.shutdown_background();
-        })?);
-    }
-    Ok(workers)
-}
-
-/// To the providers of models.
-fn connector(gateway: &Gateway) -> Connector {
-    let mut options = ConnectorOptions::new(pool_size(gateway));
-    options.ca_file = upstream::trust::ca_file().map(str::to_owned);
-    Connector::new(Some(options))
-}
-
-/// The pool is one for all upstreams and drops the least recently used connection when it is full.
-fn pool_size(gateway: &Gateway) -> usize {
-    let endpoints = gateway.upstreams.values().map(|it| it.spec().keepalive).sum::<usize>();
-    endpoints.clamp(512, 65_536)
 }
 
 /// Waits for the word to leave, then for the workers, at most as long as the grace period.

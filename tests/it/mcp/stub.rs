@@ -92,12 +92,12 @@ impl State {
             }
         }
         match speaks {
-            Speaks::Old => self.old(name, request, &body),
-            Speaks::New => self.new(name, request, &body),
+            Speaks::Old => self.older(name, request, &body),
+            Speaks::New => self.newer(name, request, &body),
         }
     }
 
-    fn old(&self, name: &str, request: &Recorded, body: &Value) -> Behaviour {
+    fn older(&self, name: &str, request: &Recorded, body: &Value) -> Behaviour {
         let id = &body["id"];
         if body["method"] == "initialize" {
             let session = format!("{name}-{}", self.begun.fetch_add(1, SeqCst));
@@ -139,7 +139,7 @@ impl State {
         self.common(name, body, false)
     }
 
-    fn new(&self, name: &str, request: &Recorded, body: &Value) -> Behaviour {
+    fn newer(&self, name: &str, request: &Recorded, body: &Value) -> Behaviour {
         let (id, method) = (&body["id"], body["method"].as_str().unwrap_or_default());
         if request.method != "POST" {
             return reply(405, "");

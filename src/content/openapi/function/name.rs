@@ -106,7 +106,7 @@ mod tests {
     fn no_name_is_given_twice() {
         let mut names = Names::default();
         let made: Vec<_> = ["a b", "a_b", "a!b"].iter().map(|it| names.operation(it)).collect();
-        assert_eq!(made, ["a_b".into(), "a_b_2".into(), "a_b_3".into()]);
+        assert_eq!(made, ["a_b", "a_b_2", "a_b_3"].map(Box::from));
         let mut names = Names::default();
         let made: Vec<_> =
             ["path", "query", "query"].iter().map(|it| names.argument("id", it)).collect();
