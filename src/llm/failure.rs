@@ -75,6 +75,10 @@ impl Kind {
     /// The kind that a vendor has this word for.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
+        if word == "rate_limit_exceeded" {
+            // In responses that failed.
+            return Some(Self::RateLimited);
+        }
         Self::ALL.into_iter().find(|kind| {
             let (openai, anthropic, google) = kind.words();
             [openai, anthropic, google].contains(&word)

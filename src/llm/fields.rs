@@ -192,10 +192,15 @@ impl<'a> Fields<'a> {
         let at = self.at;
         for (key, _) in self.map.into_iter().filter(|(_, value)| !says_nothing(value)) {
             let place = without_numbers(&At::Key(&at, &key).to_string());
-            if dropped.len() < MOST && !dropped.contains(&place) {
-                dropped.push(place);
-            }
+            drop_named(dropped, place);
         }
+    }
+}
+
+/// Says once that something is dropped, of so many things at most.
+pub(super) fn drop_named(dropped: &mut Vec<String>, place: String) {
+    if dropped.len() < MOST && !dropped.contains(&place) {
+        dropped.push(place);
     }
 }
 

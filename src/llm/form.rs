@@ -27,12 +27,13 @@ pub fn boundary(content_type: &str) -> Option<&str> {
     if !pieces.next()?.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    pieces.find_map(|piece| {
+    let mut named = pieces.filter_map(|piece| {
         let (name, value) = piece.trim().split_once('=')?;
-        let value = value.trim().trim_matches('"');
-        let is_fine = (1..=70).contains(&value.len());
-        (name.trim().eq_ignore_ascii_case("boundary") && is_fine).then_some(value)
-    })
+        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().trim_matches('"'))
+    });
+    let value = named.next().filter(|it| (1..=70).contains(&it.len()))?;
+    // Of two, others may take the other.
+    named.next().is_none().then_some(value)
 }
 
 impl<'a> Form<'a> {
@@ -63,7 +64,8 @@ impl<'a> Form<'a> {
             let length = length.ok_or_else(|| wrong("a part has no end"))?;
             let value = content..content + length;
             let text = body.get(value.clone()).unwrap_or_default();
-            match name(head.get(..end).unwrap_or_default()) {
+            let name = name(head.get(..end).unwrap_or_default());
+            match name.map_err(|()| wrong("the name of a part is not clear"))? {
                 Some(b"model") if model.is_some() => return Err(wrong("`model` stands twice")),
                 Some(b"model") => model = Some(value),
                 Some(b"stream") => is_stream = text.eq_ignore_ascii_case(b"true"),
@@ -98,19 +100,29 @@ fn rest(body: &[u8], at: usize) -> &[u8] {
     body.get(at..).unwrap_or_default()
 }
 
-/// Of the field, by the head of its part.
-fn name(head: &[u8]) -> Option<&[u8]> {
+/// Of the field, by the head of its part. An error where providers might read another than we do.
+fn name(head: &[u8]) -> Result<Option<&[u8]>, ()> {
     let lines = head.split(|it| *it == b'\n').map(<[u8]>::trim_ascii);
     let mut disposition = lines.filter(|it| {
         let name = b"content-disposition:";
         it.get(..name.len()).is_some_and(|it| it.eq_ignore_ascii_case(name))
     });
-    let line = disposition.next()?;
-    line.split(|it| *it == b';').map(<[u8]>::trim_ascii).find_map(|piece| {
-        let value = piece.strip_prefix(b"name=")?;
+    let Some(line) = disposition.next() else { return Ok(None) };
+    let mut names = line.split(|it| *it == b';').filter_map(|piece| {
+        let at = piece.iter().position(|it| *it == b'=')?;
+        let (name, value) = piece.split_at_checked(at)?;
+        let name = name.trim_ascii();
+        let is_one = name.eq_ignore_ascii_case(b"name") || name.eq_ignore_ascii_case(b"name*");
+        is_one.then(|| (name == b"name", value.get(1..).unwrap_or_default().trim_ascii()))
+    });
+    let first = names.next();
+    if disposition.next().is_some() || names.next().is_some() || first.is_some_and(|it| !it.0) {
+        return Err(());
+    }
+    Ok(first.map(|(_, value)| {
         let inside = value.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\""));
-        Some(inside.unwrap_or(value))
-    })
+        inside.unwrap_or(value)
+    }))
 }
 
 #[cfg(test)]
@@ -138,6 +150,9 @@ mod tests {
         check("--b\r\nA: b\r\n\r\nx", "no end");
         check("--b\r\nA: b\r\n\r\nx\r\n--b--", "model: is missing");
         check(&FORM.replace("stream", "model"), "stands twice");
+        check(&FORM.replace("name=stream", "Name=model"), "not clear");
+        check(&FORM.replace("name=stream", "name=x; name=model"), "not clear");
+        check(&FORM.replace("name=stream", "name*=utf-8''model"), "not clear");
         let part = "A: b\r\n\r\nx\r\n--b\r\n";
         check(&format!("--b\r\n{}", part.repeat(MOST_PARTS + 1)), "too many parts");
     }
@@ -148,6 +163,7 @@ mod tests {
         check("multipart/form-data; boundary=b", Some("b"));
         check("Multipart/Form-Data; charset=x; Boundary=\"b c\"", Some("b c"));
         check("multipart/form-data", None);
+        check("multipart/form-data; boundary=a; Boundary=b", None);
         check("multipart/form-data; boundary=", None);
         check("application/json; boundary=b", None);
     }

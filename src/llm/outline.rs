@@ -52,6 +52,10 @@ impl<'a> Outline<'a> {
             if outline.members.len() == MOST_MEMBERS {
                 return Err(Malformed::new("the body has too many members"));
             }
+            if let Some(word) = ["model", "stream"].into_iter().find(|it| imitates(&name, it)) {
+                let why = format!("`{}` is not how `{word}` is written", name.escape_debug());
+                return Err(Malformed::new(why));
+            }
             if outline.members.iter().any(|it| it.name == name) {
                 let why = format!("`{}` stands twice", name.escape_debug());
                 return Err(Malformed::new(why));
@@ -93,6 +97,13 @@ impl<'a> Outline<'a> {
     pub fn patch(&self) -> Patch<'_, 'a> {
         Patch { outline: self, changes: Vec::new(), added: Vec::new() }
     }
+}
+
+/// Whether a provider may take `name` for `word` although it is another: those written in Go read names
+/// whatever their case, and the last one counts.
+fn imitates(name: &str, word: &str) -> bool {
+    let upper = |text: &str| text.chars().flat_map(char::to_uppercase).collect::<String>();
+    name != word && name.chars().count() == word.len() && upper(name) == upper(word)
 }
 
 /// Changes to the members of a body, made in one copy.
@@ -294,6 +305,16 @@ mod tests {
         assert_eq!(outline.raw("a").unwrap(), b"true");
         assert_eq!(outline.raw("b"), None);
         assert_eq!(outline.get::<bool>("x").unwrap_err().place, "x");
+    }
+
+    #[test]
+    fn what_others_take_for_the_model_is_refused() {
+        for name in ["Model", "MODEL", "\\u004dodel", "Stream", "\u{17f}tream"] {
+            let body = format!("{{\"model\":\"a\",\"{name}\":\"b\"}}");
+            let why = Outline::read(body.as_bytes()).unwrap_err().to_string();
+            assert!(why.contains("is not how"), "{why}");
+        }
+        assert!(Outline::read(br#"{"model":"a","models":1,"stream":true,"steam":1}"#).is_ok());
     }
 
     #[test]

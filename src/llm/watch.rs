@@ -31,6 +31,8 @@ pub struct Watch {
     events: Vec<Event>,
     /// Events so far.
     seen: u64,
+    /// Of responses, whether some of the answer has come.
+    has_content: bool,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,15 @@ impl Watch {
     }
 
     const fn of(kind: Kind) -> Self {
-        Self { kind, usage: None, said: Tally::new(), is_over: false, events: Vec::new(), seen: 0 }
+        Self {
+            kind,
+            usage: None,
+            said: Tally::new(),
+            is_over: false,
+            events: Vec::new(),
+            seen: 0,
+            has_content: false,
+        }
     }
 
     #[must_use]
@@ -93,10 +103,23 @@ impl Watch {
             return Err(failure);
         }
         match &mut self.kind {
-            Kind::Responses => Ok(self.response(&value)),
+            Kind::Responses => {
+                let seen = self.response(&value);
+                // Before there was anything, another provider may do better.
+                let failed = value.pointer("/response/error").filter(|it| it.is_object());
+                if let Some(error) = failed.filter(|_| !self.has_content) {
+                    let alone = serde_json::json!({ "error": error });
+                    let text = alone.to_string();
+                    if let Some(failure) = error_of(&alone, text.as_bytes()) {
+                        return Err(failure);
+                    }
+                }
+                self.has_content |= seen.is_content;
+                Ok(seen)
+            }
             Kind::Other => {
                 if let Some(usage) = value.get("usage").filter(|it| it.is_object()) {
-                    self.usage = Some(responses::response::usage(usage));
+                    self.usage = Some(openais_usage(usage));
                 }
                 Ok(Seen { is_content: true, is_usage: false })
             }
@@ -154,6 +177,14 @@ impl Watch {
     }
 }
 
+/// Images and speech are counted in the words of responses, everything else in those of chat.
+fn openais_usage(usage: &Value) -> Usage {
+    match usage.get("prompt_tokens") {
+        Some(_) => openai::response::usage(usage),
+        None => responses::response::usage(usage),
+    }
+}
+
 /// What an answer used that passes whole, in the API of its vendor.
 ///
 /// # Errors
@@ -177,9 +208,7 @@ pub fn usage_of(api: Api, body: &[u8]) -> Result<Option<Usage>, serde_json::Erro
     }
     let usage = body.usage.filter(Value::is_object);
     Ok(usage.map(|usage| match api {
-        // Images and speech are counted in the words of responses.
-        Api::OpenAi if usage.get("prompt_tokens").is_none() => responses::response::usage(&usage),
-        Api::OpenAi | Api::Ollama => openai::response::usage(&usage),
+        Api::OpenAi | Api::Ollama => openais_usage(&usage),
         Api::Responses => responses::response::usage(&usage),
         Api::Anthropic => anthropic::response::usage(&usage, &Usage::default()),
         Api::Gemini => gemini::response::usage(&usage),
@@ -231,6 +260,26 @@ mod tests {
         let error = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n";
         assert_eq!(seen(&mut watch, error).unwrap_err().status, 503);
         assert!(!watch.is_over());
+    }
+
+    #[test]
+    fn a_response_that_fails_before_it_says_anything_is_a_failure() {
+        let failed = "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"m\"}}}\n\n";
+        let created = "data: {\"type\":\"response.created\",\"response\":{\"error\":null}}\n\n";
+        let failure = seen(&mut Watch::responses(), &format!("{created}{failed}")).unwrap_err();
+        assert_eq!(failure.status, 429);
+        let said = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n";
+        let all = seen(&mut Watch::responses(), &format!("{created}{said}{failed}"));
+        assert_eq!(all.unwrap(), [NOTHING, CONTENT, CONTENT]);
+    }
+
+    #[test]
+    fn completions_are_counted_in_the_words_of_chat() {
+        let mut watch = Watch::other();
+        let text =
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
+        seen(&mut watch, text).unwrap();
+        assert_eq!(watch.usage().map(|it| (it.input, it.output)), Some((3, 4)));
     }
 
     #[test]

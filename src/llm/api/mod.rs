@@ -322,7 +322,11 @@ impl Gathered {
 
     fn take(&mut self) -> Option<ToolCall> {
         let (mut call, text) = self.0.take()?;
-        call.arguments = serde_json::from_str(&text).unwrap_or_default();
+        // Of a call that was cut, or that is none, a client would run something else.
+        call.arguments = match text.trim() {
+            "" => Object::new(),
+            text => serde_json::from_str(text).ok()?,
+        };
         Some(call)
     }
 }

@@ -5,7 +5,7 @@ use super::response::SEALED;
 use crate::llm::{
     api::{media, openai::response::arguments, parts_of, say},
     chat::{Effort, Format, Media, Part, Request, Role, Tool, ToolCall, ToolChoice, ToolResult},
-    fields::{At, Fields, Malformed},
+    fields::{At, Fields, Malformed, drop_named},
 };
 
 type Read<T> = Result<T, Malformed>;
@@ -211,10 +211,7 @@ fn tool(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<Option<Tool>>
     if kind != "function" {
         let mut word: String = kind.chars().take(64).collect();
         word.retain(|it| it.is_ascii_alphanumeric() || it == '_');
-        let name = format!("tools.{word}");
-        if !dropped.contains(&name) {
-            dropped.push(name);
-        }
+        drop_named(dropped, format!("tools.{word}"));
         return Ok(None);
     }
     let tool = Tool {
