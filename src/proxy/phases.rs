@@ -231,7 +231,7 @@ impl ProxyHttp for Proxy {
         }
         grpc_web::answer(response, exchange)?;
         if let Err(refused) = reply::finish_upstreams(session, response, exchange) {
-            return Err(caching::refuse_hit(session, exchange, refused).await);
+            return Err(caching::refuse_hit(session, exchange, self.cache, refused).await);
         }
         outgoing::begin(session, exchange);
         Ok(())

@@ -17,9 +17,12 @@ pub fn mark_unfit(exchange: &mut Exchange) {
 pub async fn refuse_hit(
     session: &mut Session,
     exchange: &mut Exchange,
+    store: &Store,
     error: Box<Error>,
 ) -> Box<Error> {
     mark_unfit(exchange);
+    // Before the client can ask again.
+    forget_unfit(session, exchange, store);
     let is_hit = matches!(
         session.cache.phase(),
         CachePhase::Hit | CachePhase::Stale | CachePhase::StaleUpdating
