@@ -326,7 +326,12 @@ raw! {
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }
 
-    Llm { providers: Map<LlmProvider>, models: Map<LlmModel> }
+    Llm {
+        providers: Map<LlmProvider>,
+        models: Map<LlmModel>,
+        prompts: Map<LlmPrompt>,
+        guards: Vec<LlmGuard>,
+    }
     LlmProvider {
         /// `openai`, `mistral`, `anthropic` or `gemini`.
         api: Word,
@@ -349,7 +354,36 @@ raw! {
     LlmTimeouts { first_byte: Word, whole: Word, total: Word }
     /// US dollars a million tokens.
     LlmPrice { input: Word, cached_input: Word, output: Word }
-    RouteLlm { models: Vec<Word>, strict: bool }
+    /// Exactly one of `pattern` and `webhook`.
+    LlmGuard {
+        name: Word,
+        pattern: Word,
+        webhook: LlmWebhook,
+        action: Word,
+        /// What takes the place of what is masked.
+        with: Word,
+        on: Vec<Word>,
+    }
+    LlmPrompt {
+        model: Word,
+        /// Types by name.
+        input: Map<Word>,
+        system: Word,
+        user: Word,
+        output: Map<Word>,
+        output_schema: Word,
+        max_tokens: u64,
+        temperature: Word,
+    }
+    LlmWebhook { url: Word, timeout: Word, on_outage: Word }
+    RouteLlm {
+        models: Vec<Word>,
+        /// In place of `models`: the route is this prompt's endpoint.
+        prompt: Word,
+        strict: bool,
+        /// Those that hold here; absent: all.
+        guards: Vec<Word>,
+    }
 }
 
 impl<'de> Deserialize<'de> for Word {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    llm::{Dialect, keys::Pool, price::Price},
+    llm::{Dialect, guard::Guards, keys::Pool, price::Price, prompt::Prompt},
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
 };
@@ -63,6 +63,10 @@ pub struct Llm {
     pub models: BTreeMap<Arc<str>, Arc<Model>>,
     /// Whether what a provider cannot be told is an error.
     pub is_strict: bool,
+    /// The route is the endpoint of this one.
+    pub prompt: Option<Arc<Prompt>>,
+    /// On what is asked and answered here.
+    pub guards: Guards,
 }
 
 impl fmt::Debug for Model {

@@ -2,15 +2,18 @@
 //! Bytes in, bytes out: nothing here opens a connection or sees a session.
 //!
 //! `chat` is the typed form; `api` has a decoder and an encoder for each vendor; `sse` and `outline`
-//! read streams and bodies without changing them; `keys` and `price` are what providers cost and take.
+//! read streams and bodies without changing them; `guard` looks for what may not pass; `keys` and `price`
+//! are what providers cost and take.
 pub mod api;
 pub mod chat;
 pub mod endpoint;
 pub mod failure;
 pub mod fields;
+pub mod guard;
 pub mod keys;
 pub mod outline;
 pub mod price;
+pub mod prompt;
 pub mod seal;
 pub mod sse;
 pub mod stream;

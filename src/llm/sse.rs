@@ -16,6 +16,17 @@ pub struct Frame {
     pub data: Vec<u8>,
 }
 
+impl Frame {
+    /// One that nobody sent.
+    #[must_use]
+    pub fn of(event: Option<&str>, data: &serde_json::Value) -> Self {
+        let mut raw = Vec::new();
+        super::stream::event(event, data, &mut raw);
+        let data = data.to_string().into_bytes();
+        Self { raw: raw.into(), event: event.map(str::to_owned), data }
+    }
+}
+
 /// An event that is longer than any may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;

@@ -7,6 +7,7 @@ use super::{
     chat::Event,
     failure::{Failure, Kind},
     fields::Malformed,
+    prompt,
     sse::Frame,
 };
 
@@ -114,6 +115,8 @@ pub enum Encoder {
     OpenAi(openai::stream::Encoder),
     Anthropic(anthropic::stream::Encoder),
     Gemini(gemini::stream::Encoder),
+    /// For who asks a prompt.
+    Prompt(prompt::stream::Encoder),
 }
 
 impl Encoder {
@@ -131,6 +134,7 @@ impl Encoder {
             Self::OpenAi(it) => it.push(event, out),
             Self::Anthropic(it) => it.push(event, out),
             Self::Gemini(it) => it.push(event, out),
+            Self::Prompt(it) => it.push(event, out),
         }
     }
 
@@ -139,7 +143,7 @@ impl Encoder {
     pub const fn framing(&mut self) -> Option<&mut Framing> {
         match self {
             Self::Gemini(it) => Some(it.framing()),
-            Self::OpenAi(_) | Self::Anthropic(_) => None,
+            Self::OpenAi(_) | Self::Anthropic(_) | Self::Prompt(_) => None,
         }
     }
 
@@ -149,6 +153,7 @@ impl Encoder {
             Self::OpenAi(it) => it.finish(out),
             Self::Anthropic(it) => it.finish(out),
             Self::Gemini(it) => it.finish(out),
+            Self::Prompt(it) => it.finish(out),
         }
     }
 }

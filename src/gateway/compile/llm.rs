@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, header};
 use sha2::{Digest, Sha256};
 
 use super::{
-    upstreams,
+    Source, guards, prompts, upstreams,
     words::{choice_or, duration_or, name, number_or, resolve, unknown},
 };
 use crate::{
@@ -18,8 +18,10 @@ use crate::{
     llm::{
         Dialect,
         api::anthropic::Version,
+        guard::Rule,
         keys::{self, Key, Pool},
         price::{Cost, Price},
+        prompt::Prompt,
     },
     upstream::{EndpointSpec, Host, Spec, Upstream},
     value::secret::Secret,
@@ -36,17 +38,21 @@ type Upstreams = BTreeMap<Arc<str>, Arc<Upstream>>;
 pub(super) struct Models {
     pub providers: BTreeMap<Arc<str>, Arc<Provider>>,
     pub models: Map<Arc<Model>>,
+    pub prompts: Map<Arc<Prompt>>,
+    pub guards: Vec<Arc<Rule>>,
 }
 
 pub(super) fn compile(
-    raw: &raw::Config,
-    base_dir: &FilePath,
+    source: &Source<'_>,
     shared: &Shared,
     upstreams: &mut Upstreams,
     root: &Path,
     problems: &mut Problems,
 ) -> Models {
-    let mut compiled = Models { providers: BTreeMap::new(), models: Map::new() };
+    let (providers, models) = (BTreeMap::new(), Map::new());
+    let (prompts, guards) = (Map::new(), Vec::new());
+    let mut compiled = Models { providers, models, prompts, guards };
+    let Source { raw, base_dir, kept, .. } = *source;
     let Some(raw) = &raw.llm else { return compiled };
     let at = root.key("llm");
     let none = Map::new();
@@ -67,6 +73,10 @@ pub(super) fn compile(
         let model = scene.model(raw, &targets, problems);
         compiled.models.insert(label.clone(), Arc::new(model));
     }
+    let (models, prompts_at) = (&compiled.models, at.key("prompts"));
+    let scene = prompts::Scene { models, base_dir, kept, at: &prompts_at };
+    compiled.prompts = scene.compile(raw.prompts.as_ref(), problems);
+    compiled.guards = guards::compile(raw.guards.as_deref(), shared, &at.key("guards"), problems);
     compiled
 }
 
@@ -386,14 +396,29 @@ fn header_value(secret: &str, dialect: Dialect) -> Result<HeaderValue, String> {
 /// What a route has of the models.
 pub(super) fn route(
     raw: &raw::RouteLlm,
+    all: &raw::Config,
     models: &Models,
     at: &Path,
     problems: &mut Problems,
 ) -> Llm {
     let mut known = BTreeMap::new();
     let words = raw.models.as_deref().unwrap_or_default();
-    if words.is_empty() {
-        problems.add_with_hint(at, "`models` is missing", "write `llm: {models: [fast]}`");
+    let prompts = all.llm.as_ref().and_then(|it| it.prompts.as_ref());
+    let prompt = raw
+        .prompt
+        .as_ref()
+        .and_then(|word| prompts::chosen(word, models, prompts, &at.key("prompt"), problems));
+    if raw.models.is_none()
+        && let Some(prompt) = &prompt
+        && let Some(model) = models.models.get(&*prompt.model)
+    {
+        known.insert(model.name.clone(), model.clone());
+    }
+    if raw.prompt.is_some() && raw.models.is_some() {
+        problems.add(at, "`models` and `prompt` exclude each other: a prompt names its model");
+    } else if words.is_empty() && raw.prompt.is_none() {
+        let hint = "write `llm: {models: [fast]}` or `llm: {prompt: sentiment}`";
+        problems.add_with_hint(at, "`models` is missing", hint);
     }
     for (index, Word(word)) in words.iter().enumerate() {
         let at = at.key("models").index(index);
@@ -403,7 +428,9 @@ pub(super) fn route(
             problems.add(&at, format!("`{word}` stands in this list already"));
         }
     }
-    Llm { models: known, is_strict: raw.strict.unwrap_or(false) }
+    let chosen = raw.guards.as_deref();
+    let guards = guards::chosen(chosen, &models.guards, &at.key("guards"), problems);
+    Llm { models: known, is_strict: raw.strict.unwrap_or(false), prompt, guards }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod consumers;
 mod cors;
 mod edge;
 mod grpc_web;
+mod guards;
 mod limits;
 mod llm;
 mod logins;
@@ -17,6 +18,7 @@ mod matches;
 mod metadata;
 mod mirror;
 mod oauth;
+mod prompts;
 mod routes;
 mod signature_keys;
 mod store;
@@ -145,13 +147,13 @@ fn upstreams(
     root: &Path,
     problems: &mut Problems,
 ) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models) {
-    let Source { raw, base_dir, .. } = source;
+    let Source { raw, base_dir, .. } = *source;
     let mut upstreams = match source.kept {
         Some(kept) => kept.upstreams.clone(),
         None => upstreams::compile(raw, base_dir, shared, root, problems),
     };
     // Providers are upstreams too.
-    let models = llm::compile(raw, base_dir, shared, &mut upstreams, root, problems);
+    let models = llm::compile(source, shared, &mut upstreams, root, problems);
     (upstreams, models)
 }
 

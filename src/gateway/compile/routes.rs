@@ -12,7 +12,7 @@ use super::{
     bodies, cors, edge, grpc_web,
     limits::{self, Plans},
     llm::{self, Models},
-    logins, matches, metadata, mirror, tls, transform,
+    logins, matches, metadata, mirror, prompts, tls, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
@@ -60,6 +60,7 @@ pub(super) fn compile(
 ) -> (Matcher, Box<[Arc<Route>]>) {
     let at = root.key("routes");
     let (mut specs, mut routes, mut ids) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut published = Vec::new();
     let raws = raw.routes.as_deref().unwrap_or_default();
     if raws.is_empty() {
         problems.add(&at, "there is no route: every request would be answered with 404");
@@ -77,6 +78,8 @@ pub(super) fn compile(
         let declared = Declared { raw, route: raw_route, id, at: &at };
         let spec = matches::spec(raw_route, &at, problems);
         if let Some(route) = declared.compile(scene, problems) {
+            let policies = || declared.policies(scene, &mut Problems::default());
+            published.extend(prompts::published(&spec, &route, policies, scene.shared));
             specs.push(spec);
             routes.push(Arc::new(route));
         }
@@ -98,7 +101,8 @@ pub(super) fn compile(
             );
         }
     }
-    for (spec, route) in scene.documents.iter().flat_map(|it| it.routes(scene)) {
+    published.extend(scene.documents.iter().flat_map(|it| it.routes(scene)));
+    for (spec, route) in published {
         specs.push(spec);
         routes.push(Arc::new(route));
     }
@@ -396,7 +400,8 @@ impl Declared<'_> {
             return self.redirect(redirect, problems);
         }
         if let Some(models) = &route.llm {
-            let models = llm::route(models, scene.models, &self.at.key("llm"), problems);
+            let at = self.at.key("llm");
+            let models = llm::route(models, self.raw, scene.models, &at, problems);
             return Some(Action::Llm(Arc::new(models)));
         }
         route.respond.as_ref().and_then(|respond| self.respond(respond, problems))

@@ -1,5 +1,7 @@
 //! What a client asks for, and how each target is asked the same: byte by byte where it speaks the
 //! client's language, translated where it does not.
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
@@ -10,7 +12,7 @@ use crate::{
     gateway::llm::Target,
     llm::{
         Api, Call, Dialect, Endpoint, Failure, api::openai::passing, endpoint::Pass,
-        fields::Malformed, outline::Outline, seal,
+        fields::Malformed, outline::Outline, prompt::Prompt, seal,
     },
 };
 
@@ -25,6 +27,8 @@ pub struct Asked<'a> {
     pub is_stream: bool,
     /// Whether a stream is to end with what was used.
     pub wants_usage: bool,
+    /// What the caller asks in truth: an answer goes back in its words.
+    pub prompt: Option<&'a Arc<Prompt>>,
 }
 
 /// The same call for one target.
@@ -54,7 +58,7 @@ impl<'a> Asked<'a> {
             Api::OpenAi | Api::Anthropic => outline.get::<bool>("stream")?.unwrap_or(false),
         };
         let wants_usage = call.api != Api::OpenAi || passing::wants_usage(&outline)?;
-        Ok(Self { call, body, outline, model, is_stream, wants_usage })
+        Ok(Self { call, body, outline, model, is_stream, wants_usage, prompt: None })
     }
 
     /// # Errors
@@ -65,7 +69,7 @@ impl<'a> Asked<'a> {
             param: Some(why.place.clone()).filter(|it| !it.is_empty()),
             ..Failure::new(400, why.to_string()).code("request_malformed")
         };
-        let outgoing = if dialect.api() == self.call.api {
+        let outgoing = if dialect.api() == self.call.api && self.prompt.is_none() {
             self.passed(target).map_err(malformed)?
         } else if self.call.endpoint == Endpoint::Generate {
             self.translated(target).map_err(malformed)?

@@ -6,7 +6,11 @@ use std::{
 
 use crate::{
     gateway::llm::{Model, Target},
-    llm::{chat::Usage, price::Cost},
+    llm::{
+        chat::Usage,
+        guard::{Found, Guards, Side},
+        price::Cost,
+    },
     telemetry::{ConsumerMetrics, Tokens, access_log::Llm},
 };
 
@@ -17,6 +21,8 @@ pub struct Meter {
     pub target: Option<Box<str>>,
     pub usage: Option<Usage>,
     pub first_token: Option<Duration>,
+    /// The guards that found something.
+    guards: Vec<String>,
     /// Whether an answer has begun.
     has_begun: bool,
     started: Instant,
@@ -30,6 +36,7 @@ impl Meter {
             target: None,
             usage: None,
             first_token: None,
+            guards: Vec::new(),
             has_begun: false,
             started: Instant::now(),
         }
@@ -51,6 +58,10 @@ impl Meter {
         self.usage = usage.or(self.usage);
     }
 
+    pub fn found(&mut self, guards: &Guards, side: Side, found: Found) {
+        self.guards.extend(guards.names(found).map(|name| format!("{}:{name}", side.word())));
+    }
+
     #[must_use]
     pub fn cost(&self) -> Option<Cost> {
         Some(self.model.price?.of(&self.usage?))
@@ -66,6 +77,7 @@ impl Meter {
             tokens: self.usage.as_ref().map(tokens),
             cost: self.cost().map(|it| it.0),
             first_token: self.first_token,
+            guards: &self.guards,
         }
     }
 

@@ -2,9 +2,12 @@
 //! client in the client's own language. Nothing reaches the client before a target says something, so
 //! that another can be asked in its place.
 mod asked;
+mod explained;
+mod guard;
 mod intake;
 mod leg;
 mod meter;
+mod prompt;
 mod relay;
 mod say;
 mod target;
@@ -18,11 +21,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::{Error, ErrorType, Result, proxy::Session};
 
-pub use self::meter::Meter;
 use self::{
     asked::Asked,
     target::{Ready, Trouble, Try},
 };
+pub use self::{explained::explain, meter::Meter};
 use super::{exchange::Exchange, phases::Proxy, reply};
 use crate::{
     flow::rejection::{Code, Rejection},
@@ -30,7 +33,7 @@ use crate::{
         llm::{Course, Llm, Model, Target},
         route::Action,
     },
-    llm::{Api, Call, Endpoint, Failure, endpoint::api_of},
+    llm::{Api, Call, Endpoint, Failure, endpoint::api_of, guard::Side},
     policy::Policy,
     telemetry::LlmOutcome,
 };
@@ -40,7 +43,8 @@ static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-versio
 /// The API that this client speaks, if the route is one that models answer.
 pub fn api(session: &Session, exchange: &Exchange) -> Option<Api> {
     let route = exchange.route.as_ref()?;
-    matches!(route.action, Action::Llm(_)).then(|| api_spoken(session))
+    let is_vendors = matches!(&route.action, Action::Llm(it) if it.prompt.is_none());
+    is_vendors.then(|| api_spoken(session))
 }
 
 fn api_spoken(session: &Session) -> Api {
@@ -58,6 +62,9 @@ pub async fn serve(
     exchange: &mut Exchange,
     route: &Arc<Llm>,
 ) -> Result<()> {
+    if let Some(prompt) = &route.prompt {
+        return prompt::serve(proxy, session, exchange, route, prompt).await;
+    }
     let request = session.req_header();
     let is_anthropic = request.headers.contains_key(&ANTHROPIC_VERSION);
     let (path, query) = (request.uri.path(), request.uri.query());
@@ -87,8 +94,17 @@ pub async fn serve(
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
+    let (body, found) = match guard::request(exchange, &route.guards, body).await {
+        Ok(guarded) => guarded,
+        Err(rejection) => return reply::refuse(session, exchange, rejection).await,
+    };
     match begin(&call, &body, route) {
-        Ok((asked, model)) => ask(proxy, session, exchange, route, asked, model).await,
+        Ok((asked, model)) => {
+            let mut meter = Meter::new(model.clone());
+            meter.found(&route.guards, Side::Request, found);
+            exchange.llm = Some(Box::new(meter));
+            ask(proxy, session, exchange, route, asked, model).await
+        }
         Err(rejection) => reply::refuse(session, exchange, *rejection).await,
     }
 }
@@ -126,6 +142,7 @@ struct Asking<'a> {
     route: &'a Llm,
     model: &'a Model,
     headers: Vec<(HeaderName, HeaderValue)>,
+    who: guard::Who,
     deadline: Instant,
 }
 
@@ -139,9 +156,10 @@ async fn ask(
 ) -> Result<()> {
     let started = Instant::now();
     exchange.forwarding.started = Some(started);
-    exchange.llm = Some(Box::new(Meter::new(model.clone())));
     let headers = asked.passed_headers(session.req_header());
-    let asking = Asking { proxy, route, model: &model, headers, deadline: started + model.total };
+    let who = guard::Who::of(exchange);
+    let deadline = started + model.total;
+    let asking = Asking { proxy, route, model: &model, headers, who, deadline };
     let (mut course, mut lost) = (Course::default(), None::<Box<Trouble>>);
     while let Some(step) = course.next(&model, fastrand::u64(..)) {
         if step.is_again && lost.as_ref().is_some_and(|it| it.is_of_client()) {
@@ -161,7 +179,8 @@ async fn ask(
         }
     }
     close_if_leaving(proxy, session);
-    say::lost(session, exchange, asked.call.api, lost).await
+    let api = asked.prompt.is_none().then_some(asked.call.api);
+    say::lost(session, exchange, api, lost).await
 }
 
 /// The request began when connections were still kept, perhaps minutes ago.
@@ -196,6 +215,8 @@ impl Asking<'_> {
             asked,
             outgoing: &outgoing,
             headers: &self.headers,
+            guards: &self.route.guards,
+            who: &self.who,
             request_id: exchange.context.request_id.as_ref(),
             deadline: self.deadline,
         };
@@ -211,14 +232,22 @@ impl Asking<'_> {
         match outcome {
             Ok(Ready::Whole(whole)) => {
                 target.metrics.record(LlmOutcome::Answered);
-                say::whole(session, exchange, whole, &outgoing).await.map(Ok)
+                let guards = &self.route.guards;
+                say::whole(session, exchange, whole, &outgoing, guards).await.map(Ok)
             }
             Ok(Ready::Stream(relay)) => {
-                let stream = say::Stream { relay: *relay, target, deadline: self.deadline };
+                let (guards, deadline) = (&self.route.guards, self.deadline);
+                let stream = say::Stream { relay: *relay, target, guards, deadline };
                 stream.bring(self.proxy, session, exchange, &outgoing).await.map(Ok)
             }
             Err(trouble) => {
                 target.metrics.record(trouble.outcome);
+                if let (Some(meter), Some(blocked)) = (&mut exchange.llm, &trouble.blocked) {
+                    // It was answered all the same.
+                    meter.answered();
+                    meter.used(blocked.usage);
+                    meter.found(&self.route.guards, Side::Response, blocked.found);
+                }
                 Ok(Err(trouble))
             }
         }

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     flow::rejection::{Code, Rejection},
     gateway::llm::{Llm, Model, Target},
-    llm::{Api, Failure},
+    llm::{
+        Api, Failure,
+        guard::{Guards, Side},
+    },
     proxy::{
         exchange::Exchange,
         phases::Proxy,
@@ -42,10 +45,12 @@ pub async fn whole(
     exchange: &mut Exchange,
     whole: Whole,
     outgoing: &Outgoing,
+    guards: &Guards,
 ) -> Result<()> {
     if let Some(meter) = &mut exchange.llm {
         meter.answered();
         meter.used(whole.usage);
+        meter.found(guards, Side::Response, whole.found);
     }
     let mut answer = Answer::new(whole.status, whole.content_type, whole.body)?;
     if let Some(names) = dropped(outgoing) {
@@ -58,6 +63,7 @@ pub async fn whole(
 pub struct Stream<'a> {
     pub relay: Relay,
     pub target: &'a Target,
+    pub guards: &'a Guards,
     pub deadline: Instant,
 }
 
@@ -81,14 +87,15 @@ impl Stream<'_> {
         };
         if let Some(meter) = &mut exchange.llm {
             meter.used(self.relay.usage());
+            meter.found(self.guards, Side::Response, self.relay.found());
         }
         self.target.metrics.record(match &sent {
             Ok(None) => LlmOutcome::Answered,
-            Ok(Some(_)) => LlmOutcome::Cut,
+            Ok(Some((outcome, _))) => *outcome,
             Err(_) => LlmOutcome::ClientGone,
         });
         match sent? {
-            Some(cause) => exchange.cause = Some(cause),
+            Some((_, cause)) => exchange.cause = Some(cause),
             None => drop(self.relay.release(&proxy.connector).await),
         }
         Ok(())
@@ -114,8 +121,12 @@ impl Stream<'_> {
         Ok(ResponseHeader::from(head))
     }
 
-    /// Until the stream ends, well or not: then why.
-    async fn pass(&mut self, session: &mut Session, exchange: &Exchange) -> Result<Option<String>> {
+    /// Until the stream ends, well or not: then how and why.
+    async fn pass(
+        &mut self,
+        session: &mut Session,
+        exchange: &Exchange,
+    ) -> Result<Option<(LlmOutcome, String)>> {
         let deadline = tokio::time::Instant::from_std(self.deadline);
         loop {
             let next = tokio::select! {
@@ -133,7 +144,11 @@ impl Stream<'_> {
                     let last =
                         self.relay.fail(&trouble.failure, exchange.context.request_id.as_ref());
                     let cause = format!("the stream broke off: {}", trouble.cause);
-                    (Some(last), true, Some(cause))
+                    let outcome = match trouble.outcome {
+                        LlmOutcome::Blocked => LlmOutcome::Blocked,
+                        _ => LlmOutcome::Cut,
+                    };
+                    (Some(last), true, Some((outcome, cause)))
                 }
             };
             session.write_response_body(bytes, is_last).await.map_err(Error::into_down)?;
@@ -148,7 +163,7 @@ impl Stream<'_> {
 pub async fn lost(
     session: &mut Session,
     exchange: &mut Exchange,
-    api: Api,
+    api: Option<Api>,
     trouble: Option<Box<Trouble>>,
 ) -> Result<()> {
     let Some(trouble) = trouble else {
@@ -159,6 +174,9 @@ pub async fn lost(
         (LlmOutcome::Rejected, Some("parameter_unsupported")) => Some(Code::ParameterUnsupported),
         (LlmOutcome::Rejected, Some("endpoint_unsupported")) => Some(Code::EndpointUnsupported),
         (LlmOutcome::Rejected, Some("request_malformed")) => Some(Code::RequestMalformed),
+        (LlmOutcome::Blocked, Some("guard_unavailable")) => Some(Code::GuardUnavailable),
+        (LlmOutcome::Blocked, Some("answer_blocked")) => Some(Code::AnswerBlocked),
+        (LlmOutcome::Blocked, _) => Some(Code::UpstreamFailed),
         (LlmOutcome::Timeout, _) => Some(Code::UpstreamTimeout),
         (LlmOutcome::Unreachable | LlmOutcome::Malformed | LlmOutcome::KeyRefused, _) => {
             Some(Code::UpstreamFailed)
@@ -170,6 +188,9 @@ pub async fn lost(
         let rejection = refusal(code, failure).cause(&trouble.cause);
         return reply::refuse(session, exchange, rejection).await;
     }
+    let Some(api) = api else {
+        return prompt_lost(session, exchange, &trouble).await;
+    };
     exchange.cause = Some(trouble.cause);
     let status = failure.status_for(api);
     let id = exchange.context.request_id.clone();
@@ -184,6 +205,22 @@ pub async fn lost(
         answer.head.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer.write(session, exchange).await
+}
+
+/// The same for who asked a prompt: the provider's words are about a conversation that they do not see.
+async fn prompt_lost(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    trouble: &Trouble,
+) -> Result<()> {
+    let is_busy = matches!(trouble.outcome, LlmOutcome::RateLimited | LlmOutcome::NoKey);
+    let code = if is_busy { Code::UpstreamUnavailable } else { Code::UpstreamFailed };
+    let mut rejection = Rejection::new(code).cause(&trouble.cause);
+    if let Some(wait) = trouble.failure.retry_after.filter(|_| is_busy) {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        rejection = rejection.header(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    reply::refuse(session, exchange, rejection).await
 }
 
 /// An endpoint that is none.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     asked::{Asked, Outgoing},
+    guard::{self, Who},
     intake::is_timeout,
     leg::Leg,
     relay::Relay,
@@ -17,8 +18,10 @@ use crate::{
     flow::clock,
     gateway::llm::{Model, Target},
     llm::{
-        Dialect, Failure, chat,
+        Dialect, Endpoint, Failure, chat,
+        endpoint::Pass,
         failure::seconds,
+        guard::{Found, Guards, Side, body::Walk, events::Stopped},
         keys::{Key, Pick},
         seal, watch,
     },
@@ -40,6 +43,8 @@ pub struct Try<'a> {
     pub asked: &'a Asked<'a>,
     pub outgoing: &'a Outgoing,
     pub headers: &'a [(HeaderName, HeaderValue)],
+    pub guards: &'a Guards,
+    pub who: &'a Who,
     pub request_id: Option<&'a HeaderValue>,
     pub deadline: Instant,
 }
@@ -55,6 +60,14 @@ pub struct Whole {
     pub content_type: HeaderValue,
     pub body: Bytes,
     pub usage: Option<chat::Usage>,
+    /// The guards that found something.
+    pub found: Found,
+}
+
+/// An answer that a guard kept back.
+pub struct Kept {
+    pub usage: Option<chat::Usage>,
+    pub found: Found,
 }
 
 /// Why a target did not answer.
@@ -65,6 +78,8 @@ pub struct Trouble {
     pub cause: String,
     /// What the provider said, if the client can be told as it is.
     pub said: Option<(HeaderValue, Bytes)>,
+    /// Of an answer that a guard keeps back.
+    pub blocked: Option<Kept>,
     /// The status that it answered with.
     status: Option<u16>,
 }
@@ -72,7 +87,7 @@ pub struct Trouble {
 impl Trouble {
     fn new(outcome: LlmOutcome, failure: Failure, cause: impl Into<String>) -> Box<Self> {
         let cause = cause.into();
-        Box::new(Self { outcome, failure, cause, said: None, status: None })
+        Box::new(Self { outcome, failure, cause, said: None, blocked: None, status: None })
     }
 
     /// The client asked what cannot be asked.
@@ -101,6 +116,19 @@ impl Trouble {
                 Self::new(LlmOutcome::Failed, failure.code("upstream_failed"), cause)
             }
         }
+    }
+
+    /// A guard keeps the answer back. Another target would say the same, or be asked until one does not.
+    pub fn blocked(
+        guards: &Guards,
+        stopped: Stopped,
+        usage: Option<chat::Usage>,
+        found: Found,
+    ) -> Box<Self> {
+        let failure = guard::failure(guards, Side::Response, stopped);
+        let cause = failure.message.clone();
+        let blocked = Some(Kept { usage, found });
+        Box::new(Self { blocked, ..*Self::new(LlmOutcome::Blocked, failure, cause) })
     }
 
     /// What a provider says in its stream, or what is wrong with that.
@@ -140,6 +168,7 @@ impl Trouble {
         let retry = &model.retry;
         match self.outcome {
             _ if self.is_of_client() => true,
+            LlmOutcome::Blocked => false,
             LlmOutcome::KeyRefused | LlmOutcome::NoKey => true,
             LlmOutcome::Timeout => retry.on_timeout,
             LlmOutcome::Unreachable | LlmOutcome::Failed if self.status.is_none() => {
@@ -153,10 +182,25 @@ impl Trouble {
 }
 
 impl Try<'_> {
+    /// Whether a model says something that guards look at.
+    pub fn is_guarded(&self) -> bool {
+        let says = matches!(
+            self.asked.call.endpoint,
+            Endpoint::Generate | Endpoint::Pass(Pass::Responses)
+        );
+        says && self.guards.look_at(Side::Response)
+    }
+
+    /// Whether a stream is held until all of it was shown to somebody.
+    pub fn is_held(&self) -> bool {
+        self.is_guarded() && self.guards.webhooks(Side::Response).next().is_some()
+    }
+
     /// How long to wait for the next sign of life.
     pub fn wait(&self) -> Duration {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let wait = if self.asked.is_stream { self.model.first_byte } else { self.model.whole };
+        let is_stream = self.asked.is_stream && !self.is_held();
+        let wait = if is_stream { self.model.first_byte } else { self.model.whole };
         wait.min(left).max(Duration::from_millis(1))
     }
 
@@ -228,14 +272,44 @@ impl Try<'_> {
         }
         if self.asked.is_stream {
             let mut relay = Relay::new(leg, self);
-            relay.begin().await?;
+            relay.begin(self.who).await?;
             return Ok(Ready::Stream(Box::new(relay)));
         }
         let body = leg.read_all(LONGEST).await.map_err(|why| Trouble::of_error(&why))?;
         let status = leg.status;
         drop(leg.release(self.connector).await);
         let content_type = content_type.unwrap_or(HeaderValue::from_static("application/json"));
-        self.whole(status, content_type, body).map(Ready::Whole)
+        let (body, found) = match self.is_guarded() {
+            true => self.guarded(body).await?,
+            false => (body, Found::default()),
+        };
+        let whole = self.whole(status, content_type, body).map(|it| Whole { found, ..it });
+        whole.map(Ready::Whole)
+    }
+
+    /// What the guards let pass of an answer, in the provider's words.
+    async fn guarded(&self, body: Bytes) -> Result<(Bytes, Found), Box<Trouble>> {
+        let mut walk = Walk::new(self.guards, Side::Response);
+        let guarded =
+            walk.response(&body).map_err(|_| Trouble::malformed("its answer is no JSON object"))?;
+        let mut found = walk.found;
+        let verdict = match guarded {
+            Ok(changed) => {
+                let texts = walk.texts();
+                let told = guard::ask(self.guards, Side::Response, texts, self.who, &mut found);
+                told.await.map(|()| changed)
+            }
+            Err(blocked) => Err(blocked.into()),
+        };
+        self.guards.count(Side::Response, found);
+        match verdict {
+            Ok(changed) => Ok((changed.map_or(body, Bytes::from), found)),
+            Err(stopped) => {
+                let api = self.target.provider.dialect.api();
+                let usage = watch::usage_of(api, self.asked.pass(), &body).ok().flatten();
+                Err(Trouble::blocked(self.guards, stopped, usage, found))
+            }
+        }
     }
 
     fn whole(
@@ -248,7 +322,7 @@ impl Try<'_> {
         if !self.outgoing.is_translated {
             let usage = watch::usage_of(api, self.asked.pass(), &body);
             let usage = usage.map_err(|_| Trouble::malformed("its answer is no JSON object"))?;
-            return Ok(Whole { status, content_type, body, usage });
+            return Ok(Whole { status, content_type, body, usage, found: Found::default() });
         }
         let value = serde_json::from_slice(&body)
             .map_err(|_| Trouble::malformed("its answer is not JSON"))?;
@@ -256,9 +330,13 @@ impl Try<'_> {
             api.decode_response(value).map_err(|why| Trouble::malformed(why.to_string()))?;
         seal::mark_response(api, &mut response);
         let now = clock::Now::read().unix.as_secs();
-        let body = self.asked.call.api.encode_response(&response, now);
+        let body = match self.asked.prompt {
+            Some(prompt) => prompt.answer(&response).map_err(Trouble::malformed)?,
+            None => self.asked.call.api.encode_response(&response, now),
+        };
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
-        Ok(Whole { status: 200, content_type, body, usage: response.usage })
+        let (usage, found) = (response.usage, Found::default());
+        Ok(Whole { status: 200, content_type, body, usage, found })
     }
 
     /// Google says of a bad key that the request is bad.
@@ -307,7 +385,7 @@ impl Try<'_> {
         // As it came only in the very shape that the client knows: Mistral has one of its own.
         let is_same = !self.outgoing.is_translated && Failure::is_of(self.asked.call.api, &body);
         let said = content_type.filter(|_| is_same && !is_ours).map(|it| (it, body));
-        Box::new(Trouble { outcome, failure, cause, said, status: Some(status) })
+        Box::new(Trouble { outcome, failure, cause, said, blocked: None, status: Some(status) })
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Llm<'a> {
     /// Millionths of a millionth of a dollar.
     pub cost: Option<u64>,
     pub first_token: Option<Duration>,
+    /// The guards that found something, with the side on which they did.
+    pub guards: &'a [String],
 }
 
 impl Record<'_> {
@@ -115,6 +117,7 @@ impl Llm<'_> {
         object.count("tokens_reasoning", self.tokens.map(|it| it.reasoning));
         object.trillionths("cost_dollars", self.cost);
         object.millis("first_token_ms", self.first_token);
+        object.list("guards", self.guards, SHORT);
     }
 }
 
@@ -216,11 +219,13 @@ pub mod tests {
             tokens: Some(tokens),
             cost: Some(1_250_000),
             first_token: Some(Duration::from_millis(5)),
+            guards: &["request:cards".to_owned(), "response:bad".to_owned()],
         };
         let expected = json!({
             "model": "fast", "provider": "openai", "provider_model": "gpt", "tokens_in": 10,
             "tokens_cached": 4, "tokens_out": 7, "tokens_reasoning": 2,
             "cost_dollars": 0.000_001_25, "first_token_ms": 5.0,
+            "guards": ["request:cards", "response:bad"],
         });
         let record = Record { llm: Some(llm), ..record() };
         check(&record, "llm", &expected);
@@ -235,7 +240,7 @@ pub mod tests {
             &json!({
                 "model": "fast", "provider": null, "provider_model": null, "tokens_in": null,
                 "tokens_cached": null, "tokens_out": null, "tokens_reasoning": null,
-                "cost_dollars": null, "first_token_ms": null,
+                "cost_dollars": null, "first_token_ms": null, "guards": [],
             }),
         );
     }

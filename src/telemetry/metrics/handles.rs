@@ -347,6 +347,23 @@ outcomes! {
         Cut = "cut";
         /// The client left first.
         ClientGone = "client_gone";
+        /// A guard kept the answer back.
+        Blocked = "blocked";
+    }
+}
+
+outcomes! {
+    /// What a guard did to a call, as the labels `on` and `result`.
+    GuardOutcome counted by GuardMetrics {
+        RequestBlocked = "request" "blocked";
+        RequestMasked = "request" "masked";
+        RequestReported = "request" "reported";
+        /// Who would have been asked did not answer.
+        RequestFailed = "request" "failed";
+        ResponseBlocked = "response" "blocked";
+        ResponseMasked = "response" "masked";
+        ResponseReported = "response" "reported";
+        ResponseFailed = "response" "failed";
     }
 }
 

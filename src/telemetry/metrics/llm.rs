@@ -8,7 +8,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{
     family::{Family, counter, family, gauge, histogram, number},
-    handles::{ConsumerMetrics, LlmMetrics},
+    handles::{ConsumerMetrics, GuardMetrics, LlmMetrics},
     histogram::{EXCHANGE, Histogram},
     keep::Keep,
 };
@@ -44,7 +44,14 @@ const KEY_UP: Family = Family(
     &["provider", "key"],
 );
 
-pub const FAMILIES: [&Family; 6] = [&TRIES, &TOKENS, &COST, &UNKNOWN, &FIRST_TOKEN, &KEY_UP];
+const GUARDS: Family = Family(
+    "tollgate_llm_guard_total",
+    "Calls in which a guard found something, by what it did; `failed`: a webhook did not answer.",
+    &["guard", "on", "result"],
+);
+
+pub const FAMILIES: [&Family; 7] =
+    [&TRIES, &TOKENS, &COST, &UNKNOWN, &FIRST_TOKEN, &KEY_UP, &GUARDS];
 
 /// Tokens by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,11 +140,12 @@ pub struct Cells {
     tries: Keep<(Arc<str>, Arc<str>), LlmMetrics>,
     /// By provider and key.
     keys: Keep<(Arc<str>, Arc<str>), KeyMetrics>,
+    guards: Keep<Arc<str>, GuardMetrics>,
 }
 
 impl Cells {
     pub const fn new() -> Self {
-        Self { models: Keep::new(), tries: Keep::new(), keys: Keep::new() }
+        Self { models: Keep::new(), tries: Keep::new(), keys: Keep::new(), guards: Keep::new() }
     }
 
     pub fn model(&self, name: &str) -> Arc<ModelMetrics> {
@@ -146,6 +154,10 @@ impl Cells {
 
     pub fn tries(&self, model: &str, provider: &str) -> Arc<LlmMetrics> {
         self.tries.get_or_make(&(model.into(), provider.into()), LlmMetrics::new)
+    }
+
+    pub fn guard(&self, name: &str) -> Arc<GuardMetrics> {
+        self.guards.get_or_make(&name.into(), GuardMetrics::new)
     }
 
     pub fn key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {
@@ -158,12 +170,13 @@ impl Cells {
         self.models.sweep();
         self.tries.sweep();
         self.keys.sweep();
+        self.guards.sweep();
         for (_, consumer) in consumers {
             consumer.llm.0.retain(|model| self.models.has(model));
         }
     }
 
-    pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 6] {
+    pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 7] {
         let (mut tries, mut tokens, mut costs, mut unknown) = (vec![], vec![], vec![], vec![]);
         for ((model, provider), metrics) in self.tries.all() {
             tries.extend(metrics.counts().map(|(labels, count)| {
@@ -187,6 +200,12 @@ impl Cells {
         let keys = self.keys.all().into_iter().map(|((provider, key), metrics)| {
             gauge(&KEY_UP, &[&provider, &key], metrics.0.load(Relaxed).into())
         });
+        let mut guards = vec![];
+        for (name, metrics) in self.guards.all() {
+            guards.extend(metrics.counts().map(|(labels, count)| {
+                counter(&GUARDS, &[&[&*name], labels].concat(), number(count))
+            }));
+        }
         [
             family(&TRIES, MetricType::COUNTER, tries),
             family(&TOKENS, MetricType::COUNTER, tokens),
@@ -194,6 +213,7 @@ impl Cells {
             family(&UNKNOWN, MetricType::COUNTER, unknown),
             family(&FIRST_TOKEN, MetricType::HISTOGRAM, firsts.collect()),
             family(&KEY_UP, MetricType::GAUGE, keys.collect()),
+            family(&GUARDS, MetricType::COUNTER, guards),
         ]
     }
 }

@@ -32,9 +32,9 @@ pub use self::{
     collect::StoreReading,
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
-        CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome,
-        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome,
-        MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
+        CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, GuardMetrics,
+        GuardOutcome, HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics,
+        LlmOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
         RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     lifecycle::{Lifecycle, UpgradeResult},
@@ -253,6 +253,11 @@ impl Metrics {
     /// Tries to have this provider answer for this model.
     pub fn llm_tries(&self, model: &str, provider: &str) -> Arc<LlmMetrics> {
         self.cells.llm.tries(model, provider)
+    }
+
+    /// One of the guards of what models are asked and answer.
+    pub fn guard(&self, name: &str) -> Arc<GuardMetrics> {
+        self.cells.llm.guard(name)
     }
 
     pub fn llm_key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {

@@ -63,6 +63,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(model),
         Box::new(metrics.llm_tries("m", "openai")),
         Box::new(metrics.llm_key("openai", "a")),
+        Box::new(metrics.guard("cards")),
         Box::new(metrics.tls("https")),
         Box::new(metrics.certificate("https", "tls/www.pem")),
         Box::new(metrics.revocation_list("https", "tls/clients.crl")),

@@ -10,25 +10,25 @@ use crate::support::Response;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
+pub enum Client {
     OpenAi,
     Anthropic,
     Gemini,
 }
 
-const CLIENTS: [Client; 3] = [Client::OpenAi, Client::Anthropic, Client::Gemini];
+pub const CLIENTS: [Client; 3] = [Client::OpenAi, Client::Anthropic, Client::Gemini];
 
 /// What a client makes of an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Heard {
-    text: String,
-    tool: Option<(String, String)>,
-    reason: String,
+pub struct Heard {
+    pub text: String,
+    pub tool: Option<(String, String)>,
+    pub reason: String,
     /// In, cached, out, thought.
-    usage: [u64; 4],
+    pub usage: [u64; 4],
 }
 
-fn expected(client: Client, has_tool: bool) -> Heard {
+pub fn expected(client: Client, has_tool: bool) -> Heard {
     let reason = match (client, has_tool) {
         (Client::OpenAi, false) => "stop",
         (Client::OpenAi, true) => "tool_calls",
@@ -50,7 +50,7 @@ fn schema() -> Value {
 }
 
 impl Client {
-    fn ask(self, scene: &Scene, model: &str, has_tool: bool, is_stream: bool) -> Response {
+    pub fn ask(self, scene: &Scene, model: &str, has_tool: bool, is_stream: bool) -> Response {
         let mut body = match self {
             Self::OpenAi => json!({
                 "model": model,
@@ -104,7 +104,7 @@ impl Client {
         scene.post(&target, &body).send()
     }
 
-    fn hear(self, response: &Response) -> Heard {
+    pub fn hear(self, response: &Response) -> Heard {
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(
             response.header("content-type").unwrap().split(';').next(),
@@ -117,7 +117,7 @@ impl Client {
         }
     }
 
-    fn hear_stream(self, response: &Response) -> Heard {
+    pub fn hear_stream(self, response: &Response) -> Heard {
         assert_eq!(response.status, 200, "{}", response.text());
         assert!(response.is_complete, "{}", response.text());
         let kind = response.header("content-type").unwrap();

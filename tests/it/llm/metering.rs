@@ -49,6 +49,7 @@ fn tokens_and_costs_are_counted_by_model_and_consumer() {
             "model": "priced", "provider": "openai", "provider_model": "m", "tokens_in": INPUT,
             "tokens_cached": CACHED, "tokens_out": OUTPUT, "tokens_reasoning": THOUGHT,
             "cost_dollars": 0.000_015_6, "first_token_ms": line["llm"]["first_token_ms"],
+            "guards": [],
         })
     );
     assert_eq!((&line["consumer"], &line["route"]), (&json!("acme"), &json!("keyed")));

@@ -1,0 +1,270 @@
+//! Answers given again: what a call is remembered by, whether an answer is there, and what is kept of a
+//! new one.
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use super::{
+    asked::Asked,
+    guard::Who,
+    meter,
+    target::{Ready, Try},
+};
+use crate::{
+    cache::control,
+    gateway::llm::{Course, Llm, Model, Recall, Semantic},
+    llm::{
+        Api, Call, Endpoint,
+        chat::Usage,
+        endpoint::Pass,
+        guard::Guards,
+        recall::{self, Digest, Kept, Memory},
+    },
+    proxy::{exchange::Exchange, phases::Proxy},
+    telemetry::RecallOutcome,
+};
+
+/// The whole of a question about a question's meaning.
+const MEANING_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of a question whose meaning is asked for.
+const QUESTION_MAX: usize = 32 << 10;
+
+/// What a call is remembered by.
+pub struct Question {
+    memory: Arc<Memory>,
+    ttl: Duration,
+    exact: Digest,
+    /// The conversation, and what the question in it means.
+    near: Option<(Digest, Box<[f32]>)>,
+}
+
+/// What is known of a call.
+pub enum Known {
+    /// Nothing is to be remembered of it.
+    Nothing,
+    New(Box<Question>),
+    Answer(Arc<Kept>),
+}
+
+/// Looks for an answer.
+pub async fn look(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    route: &Llm,
+    model: &Model,
+    asked: &Asked<'_>,
+    headers: (&HeaderMap, &[(HeaderName, HeaderValue)]),
+) -> Known {
+    let Some(rule) = &model.recall else { return Known::Nothing };
+    let is_fit = match asked.call.endpoint {
+        Endpoint::Generate => true,
+        // What is stored at the provider is not the same twice.
+        Endpoint::Pass(pass) => pass != Pass::Responses,
+        Endpoint::Models | Endpoint::Model => false,
+    };
+    let control = control::Request::read(headers.0);
+    if !is_fit || control.no_store {
+        record(exchange, model, RecallOutcome::Bypass);
+        return Known::Nothing;
+    }
+    let Ok(mut body) = recall::normalised(asked.body()) else { return Known::Nothing };
+    let frame = frame(exchange, route, model, asked, headers.1);
+    let parts = |text: &str| {
+        let parts = frame.iter().map(String::as_bytes).chain([text.as_bytes()]);
+        recall::digest(parts)
+    };
+    let exact = parts(&body.to_string());
+    let mut question =
+        Box::new(Question { memory: rule.memory.clone(), ttl: rule.ttl, exact, near: None });
+    let now = Instant::now();
+    let is_wanted = !control.no_cache;
+    if let Some(kept) = rule.memory.get(&exact, now).filter(|_| is_wanted) {
+        record(exchange, model, RecallOutcome::Hit);
+        return Known::Answer(kept);
+    }
+    if let Some(semantic) = &rule.semantic
+        && asked.call.endpoint == Endpoint::Generate
+        && let Some(text) = recall::question(asked.call.api, &mut body)
+        && text.len() <= QUESTION_MAX
+        && let Some(meaning) = meaning(proxy, exchange, semantic, &text).await
+    {
+        let conversation = parts(&format!("near {body}"));
+        let near = rule.memory.near(&conversation, &meaning, semantic.threshold, now);
+        if let Some(kept) = near.filter(|_| is_wanted) {
+            record(exchange, model, RecallOutcome::Near);
+            return Known::Answer(kept);
+        }
+        question.near = Some((conversation, meaning));
+    }
+    record(exchange, model, RecallOutcome::Miss);
+    Known::New(question)
+}
+
+fn record(exchange: &mut Exchange, model: &Model, outcome: RecallOutcome) {
+    model.metrics.recall.record(outcome);
+    if let Some(meter) = &mut exchange.llm {
+        meter.recall = Some(outcome);
+    }
+}
+
+/// Whatever else makes an answer another one.
+fn frame(
+    exchange: &Exchange,
+    route: &Llm,
+    model: &Model,
+    asked: &Asked<'_>,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Vec<String> {
+    let identity = exchange.context.identity.as_ref();
+    let (kind, owner) = match identity.map(|it| (it.consumer(), &it.credential)) {
+        None => ("nobody".to_owned(), String::new()),
+        Some((Some(consumer), _)) => ("consumer".to_owned(), consumer.name.as_str().to_owned()),
+        Some((None, credential)) => {
+            (format!("{:?}", credential.kind), credential.full_id.to_string())
+        }
+    };
+    let targets = model.all().map(|it| format!("{} {:?} {}", it.provider.name, it.provider.dialect, it.model));
+    let guards = route.guards.all().iter().map(|it| it.fingerprint.to_string());
+    let passed = headers.iter().map(|(name, value)| format!("{name}: {value:?}"));
+    let prompt = asked.prompt.map(|it| format!("{:?}", it.output.as_ref().map(|it| &it.checked.schema)));
+    let call = asked.call;
+    vec![
+        kind,
+        owner,
+        model.name.to_string(),
+        json!(targets.collect::<Vec<_>>()).to_string(),
+        json!(guards.collect::<Vec<_>>()).to_string(),
+        json!(passed.collect::<Vec<_>>()).to_string(),
+        format!("{:?} {:?} {} {}", call.api, call.endpoint, asked.is_stream, call.is_list),
+        format!("{} {prompt:?}", route.is_strict),
+    ]
+}
+
+/// What a question means, by the model for that; none where it cannot be had in time.
+async fn meaning(
+    proxy: &Proxy,
+    exchange: &Exchange,
+    semantic: &Semantic,
+    text: &str,
+) -> Option<Box<[f32]>> {
+    let endpoint = Endpoint::Pass(Pass::Embeddings);
+    let call = Call { api: Api::OpenAi, endpoint, model: None, is_stream: false, is_list: false };
+    let model = &semantic.model;
+    let body = json!({"model": &*model.name, "input": text, "encoding_format": "float"});
+    let body = Bytes::from(body.to_string());
+    let mut asked = Asked::read(&call, &body).ok()?;
+    let (guards, who) = (Guards::default(), Who::default());
+    let deadline = Instant::now() + MEANING_WAIT;
+    let mut course = Course::default();
+    while let Some(step) = course.next(model, fastrand::u64(..)) {
+        if Instant::now() >= deadline {
+            break;
+        }
+        let Ok(outgoing) = asked.for_target(step.target, false) else { continue };
+        let attempt = Try {
+            connector: &proxy.connector,
+            model,
+            target: step.target,
+            asked: &asked,
+            outgoing: &outgoing,
+            headers: &[],
+            guards: &guards,
+            who: &who,
+            request_id: exchange.context.request_id.as_ref(),
+            deadline,
+        };
+        match attempt.run().await {
+            Ok(Ready::Whole(whole)) => {
+                step.target.metrics.record(crate::telemetry::LlmOutcome::Answered);
+                spend(exchange, model, whole.usage);
+                return vector(&whole.body);
+            }
+            Ok(Ready::Stream(_)) => return None,
+            Err(trouble) => {
+                step.target.metrics.record(trouble.outcome);
+                log::debug!("model {}: no meaning: {}", model.name, trouble.cause);
+            }
+        }
+    }
+    None
+}
+
+/// What the question about a question used: its consumer's.
+fn spend(exchange: &Exchange, model: &Model, usage: Option<Usage>) {
+    let identity = exchange.context.identity.as_ref();
+    let consumer = identity.and_then(|it| it.consumer());
+    let metrics = consumer.and_then(|it| exchange.gateway.consumers.get(it.index));
+    let metrics = metrics.unwrap_or(&exchange.gateway.nobody).llm.of(&model.name);
+    let Some(usage) = usage else { return metrics.unknown() };
+    metrics.record(meter::tokens(&usage));
+    if let Some(price) = &model.price {
+        metrics.charge(price.of(&usage).0);
+    }
+}
+
+fn vector(body: &[u8]) -> Option<Box<[f32]>> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let numbers = body.pointer("/data/0/embedding")?.as_array()?;
+    #[expect(clippy::cast_possible_truncation, reason = "meanings are of this precision")]
+    let numbers = numbers.iter().map(|it| it.as_f64().map(|it| it as f32));
+    recall::unit(numbers.collect::<Option<Vec<f32>>>()?)
+}
+
+impl Question {
+    /// Keeps an answer that was given well and whole.
+    pub fn keep(
+        &self,
+        content_type: HeaderValue,
+        dropped: Option<HeaderValue>,
+        body: Bytes,
+        is_stream: bool,
+    ) {
+        let at = Instant::now();
+        let until = at + self.ttl;
+        let kept = Kept { content_type, dropped, body, is_stream, at, until };
+        self.memory.put(self.exact, kept);
+        if let Some((conversation, meaning)) = &self.near {
+            self.memory.note(*conversation, meaning.clone(), self.exact, self.ttl);
+        }
+    }
+
+    /// What a stream is collected in.
+    pub fn tape(self: Box<Self>) -> Tape {
+        Tape { longest: self.memory.longest(), question: self, bytes: Some(BytesMut::new()) }
+    }
+}
+
+/// A stream that is kept as it goes out.
+pub struct Tape {
+    question: Box<Question>,
+    longest: usize,
+    /// None of one that is too long.
+    bytes: Option<BytesMut>,
+}
+
+impl Tape {
+    pub fn push(&mut self, more: &[u8]) {
+        match &mut self.bytes {
+            Some(bytes) if bytes.len() + more.len() <= self.longest => bytes.extend_from_slice(more),
+            bytes => *bytes = None,
+        }
+    }
+
+    pub fn finish(self, content_type: HeaderValue, dropped: Option<HeaderValue>) {
+        if let Some(bytes) = self.bytes {
+            self.question.keep(content_type, dropped, bytes.freeze(), true);
+        }
+    }
+}
+
+/// For `explain`.
+pub fn shown(rule: &Recall) -> Value {
+    let semantic = rule.semantic.as_ref();
+    let semantic = semantic.map(|it| json!({"model": &*it.model.name, "threshold": it.threshold}));
+    json!({"ttl_seconds": rule.ttl.as_secs(), "semantic": semantic})
+}
