@@ -348,7 +348,10 @@ raw! {
         retry: LlmRetry,
         timeouts: LlmTimeouts,
         price: LlmPrice,
+        cache: LlmCache,
     }
+    LlmCache { ttl: Word, memory: Word, semantic: LlmSemantic }
+    LlmSemantic { model: Word, threshold: Word }
     LlmTarget { provider: Word, model: Word, weight: u64 }
     LlmRetry { attempts: u64, on: Vec<Word> }
     LlmTimeouts { first_byte: Word, whole: Word, total: Word }
@@ -381,6 +384,8 @@ raw! {
         /// In place of `models`: the route is this prompt's endpoint.
         prompt: Word,
         strict: bool,
+        /// Whether what is asked and answered stands in the access log.
+        log_bodies: bool,
         /// Those that hold here; absent: all.
         guards: Vec<Word>,
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    llm::{Dialect, guard::Guards, keys::Pool, price::Price, prompt::Prompt},
+    llm::{Dialect, guard::Guards, keys::Pool, price::Price, prompt::Prompt, recall::Memory},
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
 };
@@ -44,7 +44,23 @@ pub struct Model {
     pub whole: Duration,
     pub total: Duration,
     pub price: Option<Price>,
+    pub recall: Option<Recall>,
     pub metrics: Arc<ModelMetrics>,
+}
+
+/// How answers of a model are given again.
+pub struct Recall {
+    pub memory: Arc<Memory>,
+    pub ttl: Duration,
+    /// Also to questions that mean the same.
+    pub semantic: Option<Semantic>,
+}
+
+pub struct Semantic {
+    /// Says what a text means.
+    pub model: Arc<Model>,
+    /// The cosine from which two texts mean the same.
+    pub threshold: f32,
 }
 
 /// When another try is worth it.
@@ -65,6 +81,8 @@ pub struct Llm {
     pub is_strict: bool,
     /// The route is the endpoint of this one.
     pub prompt: Option<Arc<Prompt>>,
+    /// Whether what is asked and answered stands in the access log.
+    pub logs_bodies: bool,
     /// On what is asked and answered here.
     pub guards: Guards,
 }

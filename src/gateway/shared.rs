@@ -42,6 +42,8 @@ pub struct Shared {
     pub sealer: Arc<Sealer>,
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
+    /// Answers of models that are given again.
+    pub llm_answers: Keep<llm::recall::Memory>,
     pub tickets: tls::Tickets,
     pub last_uses: Arc<last_uses::Registry>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             sealer: Arc::new(Sealer::of(own_secret.expose()).map_err(|why| why.to_string())?),
             own_secret,
             llm_keys: Keep::default(),
+            llm_answers: Keep::default(),
             tickets: tls::Tickets::default(),
             last_uses: Arc::default(),
         })

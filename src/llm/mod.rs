@@ -14,6 +14,7 @@ pub mod keys;
 pub mod outline;
 pub mod price;
 pub mod prompt;
+pub mod recall;
 pub mod seal;
 pub mod sse;
 pub mod stream;

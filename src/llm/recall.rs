@@ -253,7 +253,10 @@ mod tests {
     #[test]
     fn a_body_has_one_form() {
         let of = |text: &str| normalised(text.as_bytes()).unwrap().to_string();
-        assert_eq!(of(r#"{"b": {"d": 1, "c": [2]}, "a": "x"}"#), of(r#"{"a":"x","b":{"c":[2],"d":1}}"#));
+        assert_eq!(
+            of(r#"{"b": {"d": 1, "c": [2]}, "a": "x"}"#),
+            of(r#"{"a":"x","b":{"c":[2],"d":1}}"#)
+        );
         assert_ne!(of(r#"{"a": [1, 2]}"#), of(r#"{"a": [2, 1]}"#));
         assert_ne!(of(r#"{"a": "1"}"#), of(r#"{"a": 1}"#));
     }
@@ -313,10 +316,18 @@ mod tests {
         };
         let user = |content: Value| json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": content}]});
         check(Api::OpenAi, user(json!("a")), Some(("a", user(json!("")))));
-        check(Api::Anthropic, user(json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])), Some(("a\nb", user(json!([])))));
+        check(
+            Api::Anthropic,
+            user(json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])),
+            Some(("a\nb", user(json!([])))),
+        );
         check(Api::OpenAi, user(json!([{"type": "image_url", "image_url": {}}])), None);
         check(Api::OpenAi, json!({"messages": [{"role": "tool", "content": "a"}]}), None);
         check(Api::OpenAi, json!({"messages": []}), None);
-        check(Api::Gemini, json!({"contents": [{"parts": [{"text": "a"}]}]}), Some(("a", json!({"contents": [{"parts": []}]}))));
+        check(
+            Api::Gemini,
+            json!({"contents": [{"parts": [{"text": "a"}]}]}),
+            Some(("a", json!({"contents": [{"parts": []}]}))),
+        );
     }
 }

@@ -10,6 +10,7 @@ pub use self::{
         CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome, GuardMetrics, GuardOutcome,
         HandshakeOutcome, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome, Metrics,
         MirrorMetrics, MirrorOutcome, ModelMetrics, QuestionMetrics, QuestionOutcome,
-        ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, Tokens, UpstreamMetrics,
+        RecallMetrics, RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
+        Tokens, UpstreamMetrics,
     },
 };

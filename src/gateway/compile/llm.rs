@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, header};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Source, guards, prompts, upstreams,
+    Source, guards, prompts, recall, upstreams,
     words::{choice_or, duration_or, name, number_or, resolve, unknown},
 };
 use crate::{
@@ -65,13 +65,20 @@ pub(super) fn compile(
             compiled.providers.insert(provider.name.clone(), Arc::new(provider));
         }
     }
-    for (label, raw) in raw.models.iter().flatten() {
-        let at = at.key("models").key(label);
-        problems.keep(&at, model_name(label));
-        let scene = Scene { label, base_dir, shared, at: &at };
-        let targets = Targets { raw: raw_providers, compiled: &compiled.providers };
-        let model = scene.model(raw, &targets, problems);
-        compiled.models.insert(label.clone(), Arc::new(model));
+    // Those last that ask others what a question means.
+    let asks = |it: &&raw::LlmModel| it.cache.as_ref().is_some_and(|it| it.semantic.is_some());
+    for is_last in [false, true] {
+        let due = raw.models.iter().flatten().filter(|(_, it)| asks(it) == is_last);
+        for (label, raw) in due {
+            let at = at.key("models").key(label);
+            problems.keep(&at, model_name(label));
+            let scene = Scene { label, base_dir, shared, at: &at };
+            let targets = Targets { raw: raw_providers, compiled: &compiled.providers };
+            let mut model = scene.model(raw, &targets, problems);
+            let scene = recall::Scene { label, shared, models: &compiled.models, at: &at };
+            model.recall = raw.cache.as_ref().and_then(|it| scene.compile(it, problems));
+            compiled.models.insert(label.clone(), Arc::new(model));
+        }
     }
     let (models, prompts_at) = (&compiled.models, at.key("prompts"));
     let scene = prompts::Scene { models, base_dir, kept, at: &prompts_at };
@@ -266,6 +273,7 @@ impl Scene<'_> {
             first_byte: first_byte.min(total),
             whole: whole.min(total),
             total,
+            recall: None,
             price: raw.price.as_ref().and_then(|it| price(it, &self.at.key("price"), problems)),
             metrics: self.shared.metrics.llm_model(self.label),
         }
@@ -430,7 +438,13 @@ pub(super) fn route(
     }
     let chosen = raw.guards.as_deref();
     let guards = guards::chosen(chosen, &models.guards, &at.key("guards"), problems);
-    Llm { models: known, is_strict: raw.strict.unwrap_or(false), prompt, guards }
+    Llm {
+        models: known,
+        is_strict: raw.strict.unwrap_or(false),
+        prompt,
+        logs_bodies: raw.log_bodies.unwrap_or(false),
+        guards,
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod metadata;
 mod mirror;
 mod oauth;
 mod prompts;
+mod recall;
 mod routes;
 mod signature_keys;
 mod store;

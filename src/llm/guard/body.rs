@@ -18,11 +18,13 @@ pub struct Walk<'a> {
 
 /// What a value is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub enum Place {
     /// Of the API, whose own words stay.
     Api,
     /// Of what a tool is told or says: anything may stand anywhere.
     Tool,
+    /// Of a prompt's input, whose names are the operator's.
+    Input,
 }
 
 /// The API's own words: names of its things, and enumerations.
@@ -77,10 +79,14 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// A guard blocks it; or why it is nothing that everybody reads in the same way.
-    pub fn request(&mut self, body: &[u8]) -> Result<Result<Option<Vec<u8>>, Blocked>, String> {
+    pub fn request(
+        &mut self,
+        body: &[u8],
+        place: Place,
+    ) -> Result<Result<Option<Vec<u8>>, Blocked>, String> {
         // A member that stands twice would be looked at once, and perhaps the other one be read.
         Node::parse(body).map_err(|why| why.to_string())?;
-        self.response(body).map_err(|why| why.to_string())
+        self.body(body, place).map_err(|why| why.to_string())
     }
 
     /// What takes the place of an answer's body, if anything does.
@@ -91,8 +97,16 @@ impl<'a> Walk<'a> {
         &mut self,
         body: &[u8],
     ) -> Result<Result<Option<Vec<u8>>, Blocked>, serde_json::Error> {
+        self.body(body, Place::Api)
+    }
+
+    fn body(
+        &mut self,
+        body: &[u8],
+        place: Place,
+    ) -> Result<Result<Option<Vec<u8>>, Blocked>, serde_json::Error> {
         let mut value: Value = serde_json::from_slice(body)?;
-        if let Err(blocked) = self.value(&mut value) {
+        if let Err(blocked) = self.walk(&mut value, place) {
             return Ok(Err(blocked));
         }
         if !self.is_changed {
@@ -148,7 +162,7 @@ impl<'a> Walk<'a> {
     fn walk(&mut self, value: &mut Value, place: Place) -> Result<(), Blocked> {
         match value {
             Value::Null | Value::Bool(_) => Ok(()),
-            Value::Number(number) if place == Place::Tool => {
+            Value::Number(number) if place != Place::Api => {
                 let mut text = number.to_string();
                 let before = text.clone();
                 self.text(&mut text)?;
@@ -160,8 +174,11 @@ impl<'a> Walk<'a> {
             Value::Number(_) => Ok(()),
             Value::String(text) => self.text(text),
             Value::Array(list) => list.iter_mut().try_for_each(|it| self.walk(it, place)),
-            Value::Object(map) if place == Place::Tool => self.names(map),
-            Value::Object(map) => self.object(map),
+            Value::Object(map) => match place {
+                Place::Api => self.object(map),
+                Place::Tool => self.names(map),
+                Place::Input => map.values_mut().try_for_each(|it| self.walk(it, place)),
+            },
         }
     }
 
@@ -334,8 +351,19 @@ mod tests {
         let guards = guards();
         let mut walk = Walk::new(&guards, Side::Request);
         let twice = br#"{"messages":[{"content":"secret","content":"a"}]}"#;
-        assert!(walk.request(twice).unwrap_err().contains("twice"));
-        assert!(walk.request(b"{").is_err());
+        assert!(walk.request(twice, Place::Api).unwrap_err().contains("twice"));
+        assert!(walk.request(b"{", Place::Api).is_err());
+    }
+
+    #[test]
+    fn no_name_of_an_input_hides_its_value() {
+        let guards = guards();
+        let mut walk = Walk::new(&guards, Side::Request);
+        let body = json!({"type": CARD, "user_id": "secret", "secret": 4111111111111111_u64});
+        let guarded = walk.request(body.to_string().as_bytes(), Place::Input).unwrap();
+        let guarded: Value = serde_json::from_slice(&guarded.unwrap().unwrap()).unwrap();
+        let expected = json!({"type": "[cards]", "user_id": "[words]", "secret": "[cards]"});
+        assert_eq!(guarded, expected);
     }
 
     #[test]
@@ -343,7 +371,7 @@ mod tests {
         let guards =
             Guards::new(vec![rule("a", "b", Action::Report), rule("c", "secret", Action::Block)]);
         let mut walk = Walk::new(&guards, Side::Request);
-        assert_eq!(walk.request(br#"{"a":"b","c":["secret"]}"#), Ok(Err(Blocked(1))));
+        assert_eq!(walk.request(br#"{"a":"b","c":["secret"]}"#, Place::Api), Ok(Err(Blocked(1))));
         assert!(walk.found.has(0) && walk.found.has(1));
     }
 }

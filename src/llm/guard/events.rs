@@ -114,6 +114,9 @@ impl Events {
                     }
                     text.push_str(&more);
                 }
+                if !guards.change(Side::Response) {
+                    out.push(Event::Arguments(more));
+                }
             }
             // Says nothing, and may come at any time.
             Event::Usage(_) => out.push(event),
@@ -155,7 +158,10 @@ impl Events {
                 arguments(guards, &mut text, found)?;
                 self.begin();
                 self.say(&text);
-                out.push(Event::Arguments(text));
+                // What is only reported has gone out already.
+                if guards.change(Side::Response) {
+                    out.push(Event::Arguments(text));
+                }
             }
         }
         Ok(())

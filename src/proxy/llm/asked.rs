@@ -184,6 +184,11 @@ impl<'a> Asked<'a> {
     }
 
     #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        self.body
+    }
+
+    #[must_use]
     pub const fn pass(&self) -> Option<Pass> {
         match self.call.endpoint {
             Endpoint::Pass(pass) => Some(pass),

@@ -8,7 +8,11 @@ use crate::{
     flow::rejection::{Code, Rejection},
     llm::{
         Failure,
-        guard::{Action, Blocked, Found, Guards, Side, Webhook, body::Walk, events::Stopped},
+        guard::{
+            Action, Blocked, Found, Guards, Side, Webhook,
+            body::{Place, Walk},
+            events::Stopped,
+        },
         stream::broken,
     },
     proxy::exchange::Exchange,
@@ -47,12 +51,13 @@ pub async fn request(
     exchange: &Exchange,
     guards: &Guards,
     body: Bytes,
+    place: Place,
 ) -> Result<(Bytes, Found), Rejection> {
     if !guards.look_at(Side::Request) {
         return Ok((body, Found::default()));
     }
     let mut walk = Walk::new(guards, Side::Request);
-    let guarded = walk.request(&body).map_err(|why| {
+    let guarded = walk.request(&body, place).map_err(|why| {
         Rejection::new(Code::RequestMalformed)
             .detail(format!("the body cannot be looked at: {why}"))
     })?;

@@ -4,6 +4,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
+
 use crate::{
     gateway::llm::{Model, Target},
     llm::{
@@ -11,7 +13,10 @@ use crate::{
         guard::{Found, Guards, Side},
         price::Cost,
     },
-    telemetry::{ConsumerMetrics, Tokens, access_log::Llm},
+    telemetry::{
+        ConsumerMetrics, RecallOutcome, Tokens,
+        access_log::{BODY, Llm},
+    },
 };
 
 pub struct Meter {
@@ -21,6 +26,10 @@ pub struct Meter {
     pub target: Option<Box<str>>,
     pub usage: Option<Usage>,
     pub first_token: Option<Duration>,
+    /// Of a model with a cache.
+    pub recall: Option<RecallOutcome>,
+    /// What was asked and answered, of a route that logs it: the beginnings.
+    bodies: Option<Box<[Vec<u8>; 2]>>,
     /// The guards that found something.
     guards: Vec<String>,
     /// Whether an answer has begun.
@@ -36,6 +45,8 @@ impl Meter {
             target: None,
             usage: None,
             first_token: None,
+            recall: None,
+            bodies: None,
             guards: Vec::new(),
             has_begun: false,
             started: Instant::now(),
@@ -58,6 +69,34 @@ impl Meter {
         self.usage = usage.or(self.usage);
     }
 
+    /// What was asked is to stand in the log, and what is answered too.
+    pub fn log(&mut self, asked: &[u8]) {
+        let asked = asked.get(..BODY).unwrap_or(asked).to_vec();
+        self.bodies = Some(Box::new([asked, Vec::new()]));
+    }
+
+    /// More of the answer goes to the client.
+    pub fn said(&mut self, more: &[u8]) {
+        if let Some(bodies) = &mut self.bodies {
+            let [_, said] = &mut **bodies;
+            let room = BODY.saturating_sub(said.len());
+            said.extend_from_slice(more.get(..room).unwrap_or(more));
+        }
+    }
+
+    /// `Cache-Status` (RFC 9211); none of a model without a cache. `ttl` is what is left of an answer
+    /// that was given before.
+    pub fn cache_status(&self, ttl: Option<u64>) -> Option<HeaderValue> {
+        let ttl = ttl.unwrap_or(0);
+        let text = match self.recall? {
+            RecallOutcome::Hit => format!("tollgate; hit; ttl={ttl}"),
+            RecallOutcome::Near => format!("tollgate; hit; ttl={ttl}; detail=near"),
+            RecallOutcome::Miss => "tollgate; fwd=uri-miss".to_owned(),
+            RecallOutcome::Bypass => "tollgate; fwd=request".to_owned(),
+        };
+        HeaderValue::from_str(&text).ok()
+    }
+
     pub fn found(&mut self, guards: &Guards, side: Side, found: Found) {
         self.guards.extend(guards.names(found).map(|name| format!("{}:{name}", side.word())));
     }
@@ -70,6 +109,10 @@ impl Meter {
     /// For the access log.
     #[must_use]
     pub fn told(&self) -> Llm<'_> {
+        let (asked, said) = match self.bodies.as_deref() {
+            Some([asked, said]) => (Some(asked.as_slice()), Some(said.as_slice())),
+            None => (None, None),
+        };
         Llm {
             model: &self.model.name,
             provider: self.provider.as_deref(),
@@ -77,6 +120,9 @@ impl Meter {
             tokens: self.usage.as_ref().map(tokens),
             cost: self.cost().map(|it| it.0),
             first_token: self.first_token,
+            cache: self.recall.map(RecallOutcome::word),
+            request_body: asked,
+            response_body: said,
             guards: &self.guards,
         }
     }
@@ -97,7 +143,7 @@ impl Meter {
     }
 }
 
-const fn tokens(usage: &Usage) -> Tokens {
+pub const fn tokens(usage: &Usage) -> Tokens {
     let Usage { input, cached, output, reasoning, .. } = *usage;
     Tokens { input, cached, output, reasoning }
 }

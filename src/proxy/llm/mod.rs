@@ -8,6 +8,7 @@ mod intake;
 mod leg;
 mod meter;
 mod prompt;
+mod recall;
 mod relay;
 mod say;
 mod target;
@@ -23,6 +24,7 @@ use pingora::{Error, ErrorType, Result, proxy::Session};
 
 use self::{
     asked::Asked,
+    recall::{Known, Question},
     target::{Ready, Trouble, Try},
 };
 pub use self::{explained::explain, meter::Meter};
@@ -33,7 +35,11 @@ use crate::{
         llm::{Course, Llm, Model, Target},
         route::Action,
     },
-    llm::{Api, Call, Endpoint, Failure, endpoint::api_of, guard::Side},
+    llm::{
+        Api, Call, Endpoint, Failure,
+        endpoint::api_of,
+        guard::{Side, body::Place},
+    },
     policy::Policy,
     telemetry::LlmOutcome,
 };
@@ -94,7 +100,7 @@ pub async fn serve(
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
-    let (body, found) = match guard::request(exchange, &route.guards, body).await {
+    let (body, found) = match guard::request(exchange, &route.guards, body, Place::Api).await {
         Ok(guarded) => guarded,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
@@ -154,9 +160,18 @@ async fn ask(
     mut asked: Asked<'_>,
     model: Arc<Model>,
 ) -> Result<()> {
+    if let Some(meter) = exchange.llm.as_mut().filter(|_| route.logs_bodies) {
+        meter.log(asked.body());
+    }
+    let headers = asked.passed_headers(session.req_header());
+    let heads = (&session.req_header().headers, headers.as_slice());
+    let mut question = match recall::look(proxy, exchange, route, &model, &asked, heads).await {
+        Known::Answer(kept) => return say::again(session, exchange, &kept).await,
+        Known::New(question) => Some(question),
+        Known::Nothing => None,
+    };
     let started = Instant::now();
     exchange.forwarding.started = Some(started);
-    let headers = asked.passed_headers(session.req_header());
     let who = guard::Who::of(exchange);
     let deadline = started + model.total;
     let asking = Asking { proxy, route, model: &model, headers, who, deadline };
@@ -168,9 +183,8 @@ async fn ask(
         if step.is_again {
             rest(session, exchange.forwarding.attempts, asking.deadline).await?;
         }
-        let Err(trouble) = asking.put(session, exchange, &mut asked, step.target).await? else {
-            return Ok(());
-        };
+        let put = asking.put(session, exchange, &mut asked, step.target, &mut question);
+        let Err(trouble) = put.await? else { return Ok(()) };
         let goes_on = trouble.goes_on(&model) && Instant::now() < asking.deadline;
         log::debug!("model {}: {}: {}", model.name, step.target.provider.name, trouble.cause);
         keep(&mut lost, trouble);
@@ -198,6 +212,7 @@ impl Asking<'_> {
         exchange: &mut Exchange,
         asked: &mut Asked<'_>,
         target: &Target,
+        question: &mut Option<Box<Question>>,
     ) -> Result<Result<(), Box<Trouble>>> {
         let outgoing = match asked.for_target(target, self.route.is_strict) {
             Ok(outgoing) => outgoing,
@@ -233,11 +248,16 @@ impl Asking<'_> {
             Ok(Ready::Whole(whole)) => {
                 target.metrics.record(LlmOutcome::Answered);
                 let guards = &self.route.guards;
+                if let Some(question) = question.take_if(|_| whole.status == 200) {
+                    let (kind, dropped) = (whole.content_type.clone(), say::dropped(&outgoing));
+                    question.keep(kind, dropped, whole.body.clone(), false);
+                }
                 say::whole(session, exchange, whole, &outgoing, guards).await.map(Ok)
             }
             Ok(Ready::Stream(relay)) => {
                 let (guards, deadline) = (&self.route.guards, self.deadline);
-                let stream = say::Stream { relay: *relay, target, guards, deadline };
+                let tape = question.take().map(|it| it.tape());
+                let stream = say::Stream { relay: *relay, target, guards, tape, deadline };
                 stream.bring(self.proxy, session, exchange, &outgoing).await.map(Ok)
             }
             Err(trouble) => {

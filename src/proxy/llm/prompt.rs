@@ -11,7 +11,7 @@ use crate::{
     gateway::llm::Llm,
     llm::{
         Api, Call, Endpoint,
-        guard::Side,
+        guard::{Side, body::Place},
         prompt::{Prompt, Wrong},
     },
     proxy::{exchange::Exchange, phases::Proxy, reply},
@@ -42,7 +42,7 @@ pub async fn serve(
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
-    let guarded = guard::request(exchange, &route.guards, body).await;
+    let guarded = guard::request(exchange, &route.guards, body, Place::Input).await;
     let asked = guarded.and_then(|(body, found)| Ok((read(prompt, &body, is_stream)?, found)));
     let (body, found) = match asked {
         Ok(asked) => asked,

@@ -128,10 +128,13 @@ fn frame(
             (format!("{:?}", credential.kind), credential.full_id.to_string())
         }
     };
-    let targets = model.all().map(|it| format!("{} {:?} {}", it.provider.name, it.provider.dialect, it.model));
+    let targets = model
+        .all()
+        .map(|it| format!("{} {:?} {}", it.provider.name, it.provider.dialect, it.model));
     let guards = route.guards.all().iter().map(|it| it.fingerprint.to_string());
     let passed = headers.iter().map(|(name, value)| format!("{name}: {value:?}"));
-    let prompt = asked.prompt.map(|it| format!("{:?}", it.output.as_ref().map(|it| &it.checked.schema)));
+    let prompt =
+        asked.prompt.map(|it| format!("{:?}", it.output.as_ref().map(|it| &it.checked.schema)));
     let call = asked.call;
     vec![
         kind,
@@ -250,7 +253,9 @@ pub struct Tape {
 impl Tape {
     pub fn push(&mut self, more: &[u8]) {
         match &mut self.bytes {
-            Some(bytes) if bytes.len() + more.len() <= self.longest => bytes.extend_from_slice(more),
+            Some(bytes) if bytes.len() + more.len() <= self.longest => {
+                bytes.extend_from_slice(more)
+            }
             bytes => *bytes = None,
         }
     }

@@ -222,6 +222,9 @@ impl Relay {
                     seal::mark_event(*vendor, &mut event);
                     encoder.push(event, &mut self.out);
                 }
+                if let Encoder::Prompt(encoder) = &**encoder {
+                    encoder.check()?;
+                }
                 encoder.finish(&mut self.out);
             }
             Way::Pass { watch, framing, .. } => {

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     asked::Outgoing,
-    gone, refusal,
+    gone,
+    recall::Tape,
+    refusal,
     relay::Relay,
     target::{Trouble, Whole},
 };
@@ -18,6 +20,7 @@ use crate::{
     llm::{
         Api, Failure,
         guard::{Guards, Side},
+        recall::Kept,
     },
     proxy::{
         exchange::Exchange,
@@ -27,12 +30,13 @@ use crate::{
     telemetry::LlmOutcome,
 };
 
+static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 static DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
-fn dropped(outgoing: &Outgoing) -> Option<HeaderValue> {
+pub fn dropped(outgoing: &Outgoing) -> Option<HeaderValue> {
     if outgoing.dropped.is_empty() {
         return None;
     }
@@ -51,11 +55,43 @@ pub async fn whole(
         meter.answered();
         meter.used(whole.usage);
         meter.found(guards, Side::Response, whole.found);
+        meter.said(&whole.body);
     }
     let mut answer = Answer::new(whole.status, whole.content_type, whole.body)?;
     if let Some(names) = dropped(outgoing) {
         answer.head.headers.insert(&DROPPED, names);
     }
+    mark(&mut answer.head, exchange, None);
+    answer.write(session, exchange).await
+}
+
+/// What the cache did, on the answers of a model that has one.
+fn mark(head: &mut Parts, exchange: &Exchange, ttl: Option<u64>) {
+    let status = exchange.llm.as_ref().and_then(|it| it.cache_status(ttl));
+    if let Some(status) = status {
+        head.headers.insert(&CACHE_STATUS, status);
+    }
+}
+
+/// An answer that was given before, as it was given.
+pub async fn again(session: &mut Session, exchange: &mut Exchange, kept: &Kept) -> Result<()> {
+    if let Some(meter) = &mut exchange.llm {
+        meter.said(&kept.body);
+    }
+    let now = Instant::now();
+    let age = now.saturating_duration_since(kept.at).as_secs();
+    let ttl = kept.until.saturating_duration_since(now).as_secs();
+    let mut answer = Answer::new(200, kept.content_type.clone(), kept.body.clone())?;
+    let headers = &mut answer.head.headers;
+    headers.insert(header::AGE, HeaderValue::from(age));
+    if let Some(names) = &kept.dropped {
+        headers.insert(&DROPPED, names.clone());
+    }
+    if kept.is_stream {
+        // Whoever reads a stream goes by its events, not by its length.
+        headers.insert(header::CACHE_CONTROL, NO_CACHE);
+    }
+    mark(&mut answer.head, exchange, Some(ttl));
     answer.write(session, exchange).await
 }
 
@@ -64,6 +100,8 @@ pub struct Stream<'a> {
     pub relay: Relay,
     pub target: &'a Target,
     pub guards: &'a Guards,
+    /// What it is kept on, to be given again.
+    pub tape: Option<Tape>,
     pub deadline: Instant,
 }
 
@@ -82,7 +120,7 @@ impl Stream<'_> {
         }
         let head = self.head(session, exchange, outgoing)?;
         let sent = match session.write_response_header(Box::new(head), false).await {
-            Ok(()) => self.pass(session, exchange).await,
+            Ok(()) => self.pass(session, exchange, outgoing).await,
             Err(error) => Err(error),
         };
         if let Some(meter) = &mut exchange.llm {
@@ -96,7 +134,9 @@ impl Stream<'_> {
         });
         match sent? {
             Some((_, cause)) => exchange.cause = Some(cause),
-            None => drop(self.relay.release(&proxy.connector).await),
+            None => {
+                drop(self.relay.release(&proxy.connector).await);
+            }
         }
         Ok(())
     }
@@ -114,6 +154,7 @@ impl Stream<'_> {
         if let Some(names) = dropped(outgoing) {
             head.headers.insert(&DROPPED, names);
         }
+        mark(&mut head, exchange, None);
         if !session.is_http2() && session.req_header().version >= Version::HTTP_11 {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -125,7 +166,8 @@ impl Stream<'_> {
     async fn pass(
         &mut self,
         session: &mut Session,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
+        outgoing: &Outgoing,
     ) -> Result<Option<(LlmOutcome, String)>> {
         let deadline = tokio::time::Instant::from_std(self.deadline);
         loop {
@@ -151,6 +193,15 @@ impl Stream<'_> {
                     (Some(last), true, Some((outcome, cause)))
                 }
             };
+            if let Some(bytes) = &bytes {
+                self.tape.iter_mut().for_each(|it| it.push(bytes));
+                exchange.llm.iter_mut().for_each(|it| it.said(bytes));
+            }
+            // Before the client has the end of it, and asks again.
+            if let Some(tape) = self.tape.take_if(|_| is_last && cause.is_none()) {
+                let kind = if self.relay.is_list() { JSON } else { EVENTS };
+                tape.finish(kind, dropped(outgoing));
+            }
             session.write_response_body(bytes, is_last).await.map_err(Error::into_down)?;
             if is_last {
                 return Ok(cause);

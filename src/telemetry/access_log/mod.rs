@@ -22,7 +22,7 @@ use prometheus::IntCounter;
 
 use self::{buffer::Buffer, record::Clock};
 pub use self::{
-    record::{Llm, Record},
+    record::{BODY, Llm, Record},
     sink::Destination,
 };
 

@@ -353,6 +353,27 @@ outcomes! {
 }
 
 outcomes! {
+    /// Whether an answer of a model was given again, as the label `result`.
+    RecallOutcome counted by RecallMetrics {
+        Hit = "hit";
+        /// The question was another one that means the same.
+        Near = "near";
+        Miss = "miss";
+        /// It was not looked for.
+        Bypass = "bypass";
+    }
+}
+
+impl RecallOutcome {
+    /// The label `result`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        let labels = Self::LABELS.get(self as usize);
+        labels.and_then(|it| it.first()).copied().unwrap_or_default()
+    }
+}
+
+outcomes! {
     /// What a guard did to a call, as the labels `on` and `result`.
     GuardOutcome counted by GuardMetrics {
         RequestBlocked = "request" "blocked";

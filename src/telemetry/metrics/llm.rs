@@ -8,7 +8,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{
     family::{Family, counter, family, gauge, histogram, number},
-    handles::{ConsumerMetrics, GuardMetrics, LlmMetrics},
+    handles::{ConsumerMetrics, GuardMetrics, LlmMetrics, RecallMetrics},
     histogram::{EXCHANGE, Histogram},
     keep::Keep,
 };
@@ -50,8 +50,14 @@ const GUARDS: Family = Family(
     &["guard", "on", "result"],
 );
 
-pub const FAMILIES: [&Family; 7] =
-    [&TRIES, &TOKENS, &COST, &UNKNOWN, &FIRST_TOKEN, &KEY_UP, &GUARDS];
+const RECALL: Family = Family(
+    "tollgate_llm_cache_total",
+    "Calls of models with a cache, by whether their answer was there.",
+    &["model", "result"],
+);
+
+pub const FAMILIES: [&Family; 8] =
+    [&TRIES, &TOKENS, &COST, &UNKNOWN, &FIRST_TOKEN, &KEY_UP, &GUARDS, &RECALL];
 
 /// Tokens by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,11 +122,12 @@ impl Uses {
 /// One model.
 pub struct ModelMetrics {
     pub first_token: Histogram,
+    pub recall: RecallMetrics,
 }
 
 impl ModelMetrics {
     const fn new() -> Self {
-        Self { first_token: Histogram::new(&EXCHANGE) }
+        Self { first_token: Histogram::new(&EXCHANGE), recall: RecallMetrics::new() }
     }
 }
 
@@ -176,7 +183,7 @@ impl Cells {
         }
     }
 
-    pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 7] {
+    pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 8] {
         let (mut tries, mut tokens, mut costs, mut unknown) = (vec![], vec![], vec![], vec![]);
         for ((model, provider), metrics) in self.tries.all() {
             tries.extend(metrics.counts().map(|(labels, count)| {
@@ -200,6 +207,15 @@ impl Cells {
         let keys = self.keys.all().into_iter().map(|((provider, key), metrics)| {
             gauge(&KEY_UP, &[&provider, &key], metrics.0.load(Relaxed).into())
         });
+        let mut recalls = vec![];
+        for (name, metrics) in &models {
+            // Of models without a cache there is nothing to say.
+            if metrics.recall.counts().any(|(_, count)| count > 0) {
+                recalls.extend(metrics.recall.counts().map(|(labels, count)| {
+                    counter(&RECALL, &[&[&**name], labels].concat(), number(count))
+                }));
+            }
+        }
         let mut guards = vec![];
         for (name, metrics) in self.guards.all() {
             guards.extend(metrics.counts().map(|(labels, count)| {
@@ -214,6 +230,7 @@ impl Cells {
             family(&FIRST_TOKEN, MetricType::HISTOGRAM, firsts.collect()),
             family(&KEY_UP, MetricType::GAUGE, keys.collect()),
             family(&GUARDS, MetricType::COUNTER, guards),
+            family(&RECALL, MetricType::COUNTER, recalls),
         ]
     }
 }

@@ -30,6 +30,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     consumers[0].record(200);
     let model = metrics.llm_model("m");
     model.first_token.observe(Duration::from_millis(5));
+    model.recall.record(RecallOutcome::Hit);
     consumers[0].llm.of(&"m".into()).record(Tokens { input: 3, ..Tokens::default() });
     let endpoint = metrics.endpoint("u", "http://127.0.0.1:1");
     let (authenticator, limit) = (metrics.authenticator("api_key"), metrics.limit("gold"));

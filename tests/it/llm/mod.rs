@@ -6,6 +6,7 @@ mod http2;
 mod matrix;
 mod metering;
 mod prompts;
+mod recall;
 mod refusals;
 mod sdks;
 mod speech;

@@ -149,6 +149,16 @@ fn an_answer_is_the_json_that_was_asked_for_or_none() {
             "{body}"
         );
         let text = body["messages"][0]["content"].as_str().unwrap();
+        if body["stream"] == true {
+            let chunk = |delta: Value, finish: Value| {
+                let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
+                format!("data: {}\n\n", json!({"choices": [choice]}))
+            };
+            let events = chunk(json!({"content": text}), Value::Null)
+                + &chunk(json!({}), json!("stop"))
+                + "data: [DONE]\n\n";
+            return reply(200, events).with("content-type", "text/event-stream");
+        }
         let answer = json!({"choices": [{"index": 0, "finish_reason": "stop",
             "message": {"role": "assistant", "content": text}}]});
         reply(200, answer.to_string()).with("content-type", "application/json")
@@ -156,7 +166,7 @@ fn an_answer_is_the_json_that_was_asked_for_or_none() {
     let yaml = format!(
         "consumers:\n  acme: {{api_keys: [{{id: one, hash: \"{}\"}}]}}\n\
          routes:\n  - {{id: ask, match: {{paths: [/ask], methods: [POST]}}, auth: [api_key], llm: {{prompt: rate}}}}\n\
-         llm:\n  providers: {{own: {{api: openai, url: \"{}/v1\"}}}}\n  models: {{m: {{targets: [{{provider: own, model: x}}], retry: {{attempts: 1}}}}}}\n  \
+         llm:\n  providers: {{own: {{api: openai, url: \"{}/v1\"}}}}\n  models: {{m: {{targets: [{{provider: own, model: x}}], retry: {{attempts: 1}}, cache: {{ttl: 10m}}}}}}\n  \
          prompts:\n    rate: {{model: m, input: {{text: string}}, user: \"{{input.text}}\", output: {{score: integer, mood: good | bad}}}}\n",
         hash_of(&key("one")),
         model.url(),
@@ -181,6 +191,21 @@ fn an_answer_is_the_json_that_was_asked_for_or_none() {
         assert!(!response.text().contains("planted"), "{}", response.text());
     }
     assert_eq!(model.heads(), 7, "each wrong answer is worth one more try");
+
+    let stream = |text: &str| {
+        let request = gateway.request("POST", "/ask").header("X-API-Key", &key("one"));
+        let request = request.header("Accept", "text/event-stream");
+        request.body(json!({"text": text}).to_string()).send()
+    };
+    for _ in 0..2 {
+        // Not even one that is kept to be given again.
+        let wrong = stream(r#"{"score": "planted", "mood": "good"}"#);
+        let error = &events(&wrong, "error")[0];
+        assert_eq!((&error["status"], &error["code"]), (&json!(502), &json!("upstream_failed")));
+        assert!(events(&wrong, "done").is_empty(), "{}", wrong.text());
+    }
+    let right = stream(r#"{"score": 6, "mood": "bad"}"#);
+    assert_eq!(events(&right, "done")[0]["output"]["score"], 6, "{}", right.text());
 
     // Whoever may ask may know what.
     let target = "/ask/openapi.json";

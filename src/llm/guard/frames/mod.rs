@@ -182,13 +182,15 @@ impl Frames {
                     return Err(Stopped::TooLong);
                 }
                 held.push_str(text);
+                let changes = guards.change(Side::Response);
                 if !is_last {
-                    return Ok(String::new());
+                    return Ok(if changes { String::new() } else { text.to_owned() });
                 }
                 let mut whole = std::mem::take(held);
                 self.open.remove(&piece.key);
                 arguments(guards, &mut whole, found)?;
-                whole
+                self.say(&piece.key, &whole);
+                return Ok(if changes { whole } else { text.to_owned() });
             }
         };
         self.say(&piece.key, &guarded);
@@ -217,7 +219,9 @@ impl Frames {
         for key in others {
             // Several calls may be told at the same time: one that is not whole goes on.
             let is_whole = match self.open.get(&key) {
-                Some(Open::Arguments(held)) => serde_json::from_str::<Value>(held).is_ok(),
+                Some(Open::Arguments(held)) => {
+                    held.ends_with('}') && serde_json::from_str::<Value>(held).is_ok()
+                }
                 _ => true,
             };
             if is_whole {
@@ -236,16 +240,17 @@ impl Frames {
     ) -> Result<(), Stopped> {
         let due: Vec<Key> = self.open.keys().filter(|it| which(it)).cloned().collect();
         for key in due {
-            let text = match self.open.remove(&key) {
-                Some(Open::Text(mut flow)) => guards.end(&mut flow, found)?,
+            let (text, is_held) = match self.open.remove(&key) {
+                Some(Open::Text(mut flow)) => (guards.end(&mut flow, found)?, true),
                 Some(Open::Arguments(mut text)) => {
                     arguments(guards, &mut text, found)?;
-                    text
+                    // What is only reported has gone out already.
+                    (text, guards.change(Side::Response))
                 }
                 None => continue,
             };
-            if !text.is_empty() {
-                self.say(&key, &text);
+            self.say(&key, &text);
+            if is_held && !text.is_empty() {
                 out.push(self.made(&key, &text));
             }
         }

@@ -102,6 +102,27 @@ fn calls_that_are_told_at_the_same_time_stay_apart() {
 }
 
 #[test]
+fn what_is_only_reported_goes_out_as_it_comes() {
+    let call = |text: &str| {
+        json!({"choices": [{"index": 0, "delta": {"tool_calls": [
+            {"index": 0, "function": {"arguments": text}}]}}]})
+    };
+    let guards = Guards::new(vec![rule("seen", "1234", Action::Report)]);
+    let (mut stage, mut out) = (Frames::new(Words::Of(Api::OpenAi), true), Vec::new());
+    let mut found = Found::default();
+    let text: String =
+        ["{\"a\":12", "34}"].iter().map(|it| format!("data: {}\n\n", call(it))).collect();
+    let sent = frames(&text);
+    for (index, frame) in sent.iter().enumerate() {
+        stage.push(&guards, frame, &mut found, &mut out).unwrap();
+        assert_eq!(out, sent[..=index]);
+    }
+    stage.finish(&guards, &mut found, &mut out).unwrap();
+    assert_eq!((out, found.has(0)), (sent, true));
+    assert_eq!(stage.said(), ["{\"a\":1234}"]);
+}
+
+#[test]
 fn text_before_a_call_stays_before_it() {
     let event = |parts: Value| json!({"candidates": [{"index": 0, "content": {"role": "model", "parts": parts}}]});
     let call = json!({"functionCall": {"name": "n", "args": {"n": 12345}}});
