@@ -86,6 +86,9 @@ pub enum Failure {
 /// An idle connection from before an upgrade is given so long for its next request, whose answer says
 /// `Connection: close`: to close it at once would lose the request that is on its way.
 const LINGER: Duration = Duration::from_secs(5);
+/// A successor waits so long for the folder of the cache at most: what requests in flight make untrue on
+/// disk is noted until then.
+const NOTES: Duration = LINGER;
 /// After an upgrade, for its answer to leave before the process does.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -147,8 +150,6 @@ impl Process {
     /// Whether it had begun to already.
     fn begin_to_leave(&self) -> bool {
         self.is_leaving.store(true, Ordering::Relaxed);
-        // Another process may be waiting for its folder.
-        self.reloader.shared().cache.begin_to_leave();
         self.drain.send_replace(true)
     }
 
@@ -396,13 +397,18 @@ fn leave(process: &Process, workers: &[thread::JoinHandle<()>], background: &run
     // The workers have let go of theirs: who connects from now on is refused, or is the next process's.
     drop(process.sockets.lock().take());
     let grace = process.gateway().admin.grace_period;
+    let cache = process.reloader.shared().cache;
     // Copies of requests run beside the workers.
     let is_running =
         || workers.iter().any(|worker| !worker.is_finished()) || process.mirrors.running() > 0;
     while is_running() && !process.is_fast.load(Ordering::Acquire) && begun.elapsed() < grace {
         process.upgrades.settle(|| upgrade::snapshot(process));
+        if process.upgrades.is_done() && begun.elapsed() > NOTES {
+            cache.begin_to_leave();
+        }
         thread::sleep(Duration::from_millis(5));
     }
+    cache.begin_to_leave();
     // What an upgrade has started is ended by the one who has started it.
     while process.upgrades.is_running() && begun.elapsed() < grace.min(LINGER) {
         thread::sleep(Duration::from_millis(5));
@@ -416,5 +422,5 @@ fn leave(process: &Process, workers: &[thread::JoinHandle<()>], background: &run
         process.upgrades.take_leave(cut, || upgrade::snapshot(process));
         thread::sleep(FAREWELL.saturating_sub(begun.elapsed()));
     }
-    process.reloader.shared().cache.wait_for_disk(Duration::from_secs(5));
+    cache.wait_for_disk(Duration::from_secs(5));
 }

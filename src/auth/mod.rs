@@ -319,14 +319,15 @@ impl Authenticator {
         presented: &Presented<'_>,
         now: Now,
     ) -> Result<Option<Accepted>, Refused> {
+        // Boxed where others are asked: the futures are large, and the rest would be as large as they.
         let known = match &self.method {
             Method::ApiKey(it) => it.authenticate(presented, now.unix.as_secs()),
             Method::Basic(it) => it.authenticate(presented, now).await,
-            Method::External(it) => return it.authenticate(presented, now).await,
-            Method::Introspection(it) => it.authenticate(presented, now).await,
+            Method::External(it) => return Box::pin(it.authenticate(presented, now)).await,
+            Method::Introspection(it) => Box::pin(it.authenticate(presented, now)).await,
             Method::Jwt(it) => it.authenticate(presented, now).await,
             Method::Mtls(it) => it.authenticate(presented),
-            Method::Oidc(it) => return it.authenticate(presented, now).await,
+            Method::Oidc(it) => return Box::pin(it.authenticate(presented, now)).await,
             Method::Signature(it) => return it.authenticate(presented, now),
         };
         Ok(known?.map(Accepted::from))

@@ -333,11 +333,13 @@ raw! {
         guards: Vec<LlmGuard>,
     }
     LlmProvider {
-        /// `openai`, `mistral`, `anthropic` or `gemini`.
+        /// `openai`, `azure`, `mistral`, `anthropic`, `gemini` or `ollama`.
         api: Word,
         url: Word,
-        /// Of Anthropic's API.
+        /// Of Anthropic's API, or of Azure's.
         version: Word,
+        /// Whether it is like OpenAI and not OpenAI itself.
+        compatible: bool,
         keys: Vec<LlmKey>,
         tls: Tls,
     }

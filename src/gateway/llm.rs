@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    llm::{Dialect, guard::Guards, keys::Pool, price::Price, prompt::Prompt, recall::Memory},
+    llm::{
+        Dialect, answers, api::place::Place, guard::Guards, keys::Pool, price::Price,
+        prompt::Prompt, recall::Memory, seal::Tag,
+    },
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
 };
@@ -18,8 +21,19 @@ pub struct Provider {
     pub base: Box<str>,
     /// Where it is; its one endpoint.
     pub upstream: Arc<Upstream>,
+    /// Of Azure's API.
+    pub version: Option<Box<str>>,
     pub keys: Pool,
     pub key_header: HeaderName,
+    /// What its signatures are marked with.
+    pub tag: Tag,
+}
+
+impl Provider {
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        Place { dialect: self.dialect, base: &self.base, version: self.version.as_deref() }
+    }
 }
 
 /// One that answers for a model, and what it calls it.
@@ -50,7 +64,7 @@ pub struct Model {
 
 /// How answers of a model are given again.
 pub struct Recall {
-    pub memory: Arc<Memory>,
+    pub memory: Arc<answers::Memory>,
     pub ttl: Duration,
     /// Also to questions that mean the same.
     pub semantic: Option<Semantic>,
@@ -79,6 +93,8 @@ pub struct Llm {
     pub models: BTreeMap<Arc<str>, Arc<Model>>,
     /// Whether what a provider cannot be told is an error.
     pub is_strict: bool,
+    /// What models signed, for clients that do not send it back.
+    pub memory: Arc<Memory>,
     /// The route is the endpoint of this one.
     pub prompt: Option<Arc<Prompt>>,
     /// Whether what is asked and answered stands in the access log.

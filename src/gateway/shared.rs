@@ -43,7 +43,9 @@ pub struct Shared {
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
     /// Answers of models that are given again.
-    pub llm_answers: Keep<llm::recall::Memory>,
+    pub llm_answers: Keep<llm::answers::Memory>,
+    /// What models signed and clients may have lost.
+    pub llm_memory: Arc<llm::recall::Memory>,
     pub tickets: tls::Tickets,
     pub last_uses: Arc<last_uses::Registry>,
 }
@@ -83,6 +85,7 @@ impl Shared {
             own_secret,
             llm_keys: Keep::default(),
             llm_answers: Keep::default(),
+            llm_memory: Arc::default(),
             tickets: tls::Tickets::default(),
             last_uses: Arc::default(),
         })

@@ -1,5 +1,5 @@
 //! What is charged and what comes of it: the words between the limits of a route and the table.
-//! Plain values of a fixed size, so that a request allocates nothing.
+//! A request allocates nothing for them until it is charged.
 
 use std::time::Duration;
 
@@ -42,14 +42,13 @@ impl State {
 /// The windows of one request, in the order of their charges.
 #[derive(Clone, Debug, Default)]
 pub struct States {
-    items: [State; MAX_CHARGES],
-    len: usize,
+    items: Vec<State>,
     allowed: bool,
 }
 
 impl States {
     pub fn as_slice(&self) -> &[State] {
-        self.items.get(..self.len).unwrap_or_default()
+        &self.items
     }
 
     /// What `Table::take` or `Table::peek` answered.
@@ -89,14 +88,13 @@ impl States {
     }
 
     pub(super) fn clear(&mut self) {
-        self.len = 0;
+        self.items.clear();
         self.allowed = true;
     }
 
     pub(super) fn push(&mut self, state: State) {
-        if let Some(item) = self.items.get_mut(self.len) {
-            *item = state;
-            self.len += 1;
+        if self.items.len() < MAX_CHARGES {
+            self.items.push(state);
         }
     }
 

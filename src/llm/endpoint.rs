@@ -9,24 +9,16 @@ use super::{api::Api, failure::Failure};
 pub enum Endpoint {
     /// An answer of a model, which every vendor can be asked for.
     Generate,
-    /// Something that only a provider of the same API can do: passed on.
-    Pass(Pass),
+    /// Texts as vectors. Google's `embedContent` has one text.
+    Embed { is_single: bool },
+    /// How many tokens a conversation is.
+    Count,
+    /// Something that OpenAI and who is like it alone can do: passed on, by the end of its path.
+    Pass(&'static str),
     /// The models that this route has.
     Models,
     /// One of them.
     Model,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
-    /// OpenAI's.
-    Responses,
-    /// OpenAI's.
-    Embeddings,
-    /// Anthropic's.
-    CountTokens,
-    /// A method of Gemini's.
-    Gemini(&'static str),
 }
 
 /// Where a request goes, and in whose language.
@@ -42,14 +34,31 @@ pub struct Call {
     pub is_list: bool,
 }
 
-/// Gemini's methods that are passed on.
-const PASSED: [&str; 3] = ["countTokens", "embedContent", "batchEmbedContents"];
+/// OpenAI's endpoints that name a model and are passed on. Those of audio, and where pictures are changed,
+/// take forms.
+const PASSED: [&str; 9] = [
+    "/images/generations",
+    "/images/edits",
+    "/images/variations",
+    "/audio/speech",
+    "/audio/transcriptions",
+    "/audio/translations",
+    "/moderations",
+    "/rerank",
+    "/completions",
+];
 
 /// The API that a client of this path speaks, as far as can be told.
 #[must_use]
 pub fn api_of(path: &str, has_anthropic_version: bool) -> Api {
     if path.ends_with("/messages") || path.ends_with("/count_tokens") {
         return Api::Anthropic;
+    }
+    if path.ends_with("/responses") {
+        return Api::Responses;
+    }
+    if ["/api/chat", "/api/embed", "/api/tags"].iter().any(|it| path.ends_with(it)) {
+        return Api::Ollama;
     }
     let is_gemini =
         path.contains("/v1beta/") || path.rsplit('/').next().is_some_and(|it| it.contains(':'));
@@ -71,15 +80,18 @@ impl Call {
     ) -> Result<Self, (Failure, Option<&'static str>)> {
         let api = api_of(path, has_anthropic_version);
         let call = |endpoint| Self { api, endpoint, model: None, is_stream: false, is_list: false };
-        let found = if path.ends_with("/chat/completions") || path.ends_with("/messages") {
+        let ends = |it: &str| path.ends_with(it);
+        let passed = || PASSED.into_iter().find(|it| path.ends_with(it));
+        let generates = ["/chat/completions", "/responses", "/messages", "/api/chat"];
+        let found = if generates.into_iter().any(ends) {
             call(Endpoint::Generate)
-        } else if path.ends_with("/messages/count_tokens") {
-            call(Endpoint::Pass(Pass::CountTokens))
-        } else if path.ends_with("/responses") {
-            call(Endpoint::Pass(Pass::Responses))
-        } else if path.ends_with("/embeddings") {
-            call(Endpoint::Pass(Pass::Embeddings))
-        } else if path.ends_with("/models") {
+        } else if ends("/messages/count_tokens") {
+            call(Endpoint::Count)
+        } else if ends("/embeddings") || ends("/api/embed") {
+            call(Endpoint::Embed { is_single: false })
+        } else if let Some(end) = passed() {
+            call(Endpoint::Pass(end))
+        } else if ends("/models") || ends("/api/tags") {
             call(Endpoint::Models)
         } else if let Some((_, name)) = path.split_once("/models/") {
             match name.rsplit_once(':') {
@@ -91,7 +103,7 @@ impl Call {
         };
         let (is_get, allow) = match found.endpoint {
             Endpoint::Models | Endpoint::Model => (true, "GET"),
-            Endpoint::Generate | Endpoint::Pass(_) => (false, "POST"),
+            _ => (false, "POST"),
         };
         let is_right = if is_get {
             method == Method::GET || method == Method::HEAD
@@ -109,10 +121,10 @@ impl Call {
         let (endpoint, is_stream) = match method {
             "generateContent" => (Endpoint::Generate, false),
             "streamGenerateContent" => (Endpoint::Generate, true),
-            other => {
-                let method = PASSED.iter().find(|it| **it == other)?;
-                (Endpoint::Pass(Pass::Gemini(method)), false)
-            }
+            "embedContent" => (Endpoint::Embed { is_single: true }, false),
+            "batchEmbedContents" => (Endpoint::Embed { is_single: false }, false),
+            "countTokens" => (Endpoint::Count, false),
+            _ => return None,
         };
         let is_sse = query.is_some_and(|it| it.split('&').any(|pair| pair == "alt=sse"));
         Some(Self {
@@ -126,7 +138,7 @@ impl Call {
 }
 
 fn unknown() -> (Failure, Option<&'static str>) {
-    let why = "there is no such endpoint here: chat/completions, responses, embeddings, messages, models, models/{model}:generateContent";
+    let why = "there is no such endpoint here: chat/completions, responses, embeddings, messages, models, models/{model}:generateContent, api/chat";
     (Failure::new(404, why).code("endpoint_unknown"), None)
 }
 
@@ -149,24 +161,29 @@ mod tests {
 
     #[test]
     fn the_end_of_the_path_says_what_is_asked() {
-        let pass = Endpoint::Pass;
+        let embed = |is_single| Endpoint::Embed { is_single };
         check("POST", "/v1/chat/completions", Ok((Api::OpenAi, Endpoint::Generate)));
         check("POST", "/ai/openai/chat/completions", Ok((Api::OpenAi, Endpoint::Generate)));
         check("GET", "/v1/chat/completions", Err(405));
-        check("POST", "/v1/responses", Ok((Api::OpenAi, pass(Pass::Responses))));
-        check("POST", "/v1/embeddings", Ok((Api::OpenAi, pass(Pass::Embeddings))));
+        check("POST", "/v1/responses", Ok((Api::Responses, Endpoint::Generate)));
+        check("POST", "/v1/embeddings", Ok((Api::OpenAi, embed(false))));
         check("GET", "/v1/models", Ok((Api::OpenAi, Endpoint::Models)));
         check("GET", "/v1/models/fast", Ok((Api::OpenAi, Endpoint::Model)));
         check("POST", "/v1/models", Err(405));
         check("POST", "/v1/messages", Ok((Api::Anthropic, Endpoint::Generate)));
-        check("POST", "/v1/messages/count_tokens", Ok((Api::Anthropic, pass(Pass::CountTokens))));
+        check("POST", "/v1/messages/count_tokens", Ok((Api::Anthropic, Endpoint::Count)));
         check("GET", "/v1beta/models", Ok((Api::Gemini, Endpoint::Models)));
         check("POST", "/v1beta/models/m:generateContent", Ok((Api::Gemini, Endpoint::Generate)));
-        check(
-            "POST",
-            "/v1/models/m:countTokens",
-            Ok((Api::Gemini, pass(Pass::Gemini("countTokens")))),
-        );
+        check("POST", "/v1/models/m:countTokens", Ok((Api::Gemini, Endpoint::Count)));
+        check("POST", "/v1beta/models/m:embedContent", Ok((Api::Gemini, embed(true))));
+        check("POST", "/v1beta/models/m:batchEmbedContents", Ok((Api::Gemini, embed(false))));
+        check("POST", "/api/chat", Ok((Api::Ollama, Endpoint::Generate)));
+        check("POST", "/api/embed", Ok((Api::Ollama, embed(false))));
+        check("GET", "/api/tags", Ok((Api::Ollama, Endpoint::Models)));
+        let pass = Endpoint::Pass;
+        check("POST", "/v1/audio/speech", Ok((Api::OpenAi, pass("/audio/speech"))));
+        check("POST", "/v1/completions", Ok((Api::OpenAi, pass("/completions"))));
+        check("GET", "/v1/images/edits", Err(405));
         check("POST", "/v1beta/models/m:tuneModel", Err(404));
         check("POST", "/v1/files", Err(404));
         check("POST", "/", Err(404));

@@ -162,6 +162,9 @@ impl Failure {
     pub fn is_of(api: Api, body: &[u8]) -> bool {
         let Ok(value) = serde_json::from_slice::<Value>(body) else { return false };
         let error = value.get("error");
+        if api == Api::Ollama {
+            return error.is_some_and(Value::is_string);
+        }
         let has_message = error.and_then(|it| it.get("message")).is_some_and(Value::is_string);
         has_message && (api != Api::Anthropic || value.get("type") == Some(&json!("error")))
     }
@@ -177,7 +180,7 @@ impl Failure {
         let (openai, anthropic, google) = self.kind.words();
         let message = &self.message;
         match api {
-            Api::OpenAi => json!({"error": {
+            Api::OpenAi | Api::Responses => json!({"error": {
                 "message": message, "type": openai, "param": self.param, "code": self.code,
             }}),
             Api::Anthropic => json!({
@@ -188,6 +191,7 @@ impl Failure {
             Api::Gemini => json!({"error": {
                 "code": self.status, "message": message, "status": google,
             }}),
+            Api::Ollama => json!({"error": message}),
         }
     }
 
@@ -195,7 +199,7 @@ impl Failure {
     #[must_use]
     pub const fn status_for(&self, api: Api) -> u16 {
         match (self.status, api) {
-            (529, Api::OpenAi | Api::Gemini) => 503,
+            (529, Api::OpenAi | Api::Responses | Api::Gemini | Api::Ollama) => 503,
             (status, _) => status,
         }
     }

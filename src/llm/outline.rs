@@ -211,46 +211,69 @@ fn end_of_value(body: &[u8], at: usize) -> usize {
     }
 }
 
-fn end_of_nest(body: &[u8], mut at: usize) -> usize {
+/// Behind the bracket that closes the one at `at`.
+fn end_of_nest(body: &[u8], at: usize) -> usize {
     let mut depth = 0_usize;
-    while let Some(byte) = body.get(at) {
+    let end = walk(body, at, |byte| {
         match byte {
-            b'"' => {
-                at = end_of_string(body, at);
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return at + 1;
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    body.len()
-}
-
-fn check_depth(body: &[u8]) -> Result<(), Malformed> {
-    let (mut at, mut depth) = (0, 0_usize);
-    while let Some(byte) = body.get(at) {
-        match byte {
-            b'"' => {
-                at = end_of_string(body, at);
-                continue;
-            }
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > DEEPEST {
-            return Err(Malformed::new(format!("the body is nested deeper than {DEEPEST}")));
+        depth == 0
+    });
+    end.map_or(body.len(), |end| end + 1)
+}
+
+/// The first byte outside of strings at which `stops` says so.
+fn walk(body: &[u8], mut at: usize, mut stops: impl FnMut(u8) -> bool) -> Option<usize> {
+    while let Some(byte) = body.get(at) {
+        if *byte == b'"' {
+            at = end_of_string(body, at);
+            continue;
+        }
+        if stops(*byte) {
+            return Some(at);
         }
         at += 1;
     }
-    Ok(())
+    None
+}
+
+fn check_depth(body: &[u8]) -> Result<(), Malformed> {
+    let mut depth = 0_usize;
+    let deep = walk(body, 0, |byte| {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEEPEST
+    });
+    match deep {
+        None => Ok(()),
+        Some(_) => Err(Malformed::new(format!("the body is nested deeper than {DEEPEST}"))),
+    }
+}
+
+/// Values in a body that is taken apart, at most. Each takes some 100 bytes of memory, whatever it takes
+/// in the body: the largest conversations have some tens of thousands.
+pub const MOST_VALUES: usize = 250_000;
+
+/// What is to be taken apart is bounded first: text of many small values takes tens of times its size.
+///
+/// # Errors
+/// It has too many values.
+pub fn bound(body: &[u8]) -> Result<(), Malformed> {
+    let mut values = 0_usize;
+    let full = walk(body, 0, |byte| {
+        values += usize::from(matches!(byte, b',' | b'{' | b'['));
+        values > MOST_VALUES
+    });
+    match full {
+        None => Ok(()),
+        Some(_) => Err(Malformed::new(format!("there are more than {MOST_VALUES} values in it"))),
+    }
 }
 
 #[cfg(test)]
@@ -282,6 +305,15 @@ mod tests {
         assert!(Outline::read(body(MOST_MEMBERS).as_bytes()).is_ok());
         let why = Outline::read(body(MOST_MEMBERS + 1).as_bytes()).unwrap_err().to_string();
         assert!(why.contains("too many members"), "{why}");
+    }
+
+    #[test]
+    fn what_is_taken_apart_has_a_bound() {
+        let list = |count: usize| format!("[{}0]", "0,".repeat(count));
+        assert!(bound(list(MOST_VALUES - 1).as_bytes()).is_ok());
+        assert!(bound(list(MOST_VALUES).as_bytes()).is_err());
+        // What stands in strings counts for nothing.
+        assert!(bound(format!("[\"{}\"]", "\\\",[{".repeat(MOST_VALUES)).as_bytes()).is_ok());
     }
 
     #[test]

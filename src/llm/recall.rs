@@ -1,333 +1,260 @@
-//! Answers that are given again: to the same question of the same consumer, or to one that means the same.
-//! Only what was answered well and to its end is here, bounded by its weight.
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+//! Signatures for clients that do not send them back: what a model thought before it called a tool, kept
+//! for a while by who asked and by the call, within a bound.
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::HeaderValue;
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync};
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use quick_cache::{Weighter, sync::Cache};
+use sha2::{Digest, Sha256};
 
-use super::api::Api;
+use super::chat::{Event, Part, Request, Response, Role, ToolCall};
 
-/// What an answer is found by.
-pub type Digest = [u8; 32];
+/// What all that is kept takes, at most.
+const MOST_BYTES: u64 = 32 << 20;
+/// What one answer's thinking may take: a longer one is not kept.
+const LONGEST: usize = 256 << 10;
+/// A conversation that rests for longer begins to think anew.
+const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Parts of the memory that do not wait for each other.
-const SHARDS: usize = 8;
-/// What a place costs besides what is in it.
-const PLACE: u64 = 256;
-/// Questions in one conversation whose meaning is compared, at most: each is looked at.
-const MOST_NEAR: usize = 128;
-
-/// Of all of `parts`, length-prefixed: no other parts have the same.
-#[must_use]
-pub fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
-}
-
-/// A body in one form, whatever the order of its members and the white space between them.
-///
-/// # Errors
-/// It is no JSON.
-pub fn normalised(body: &[u8]) -> Result<Value, serde_json::Error> {
-    let mut value: Value = serde_json::from_slice(body)?;
-    value.sort_all_objects();
-    Ok(value)
-}
-
-/// An answer as a client of one API got it.
-#[derive(Debug)]
-pub struct Kept {
-    pub content_type: HeaderValue,
-    /// What the target could not be told.
-    pub dropped: Option<HeaderValue>,
-    pub body: Bytes,
-    pub is_stream: bool,
-    /// When it was given.
-    pub at: Instant,
-    pub until: Instant,
-}
-
-/// A question and what it means.
-#[derive(Debug)]
-struct Near {
-    /// Of length 1.
-    meaning: Box<[f32]>,
-    answer: Digest,
-    until: Instant,
-}
+type Key = [u8; 16];
 
 #[derive(Clone, Debug)]
-struct ByWeight;
+struct Kept {
+    /// Monotonic nanoseconds.
+    until: u64,
+    /// What was thought before the call, signed.
+    thoughts: Arc<[Part]>,
+    /// Of the call itself.
+    signature: Option<Arc<str>>,
+    weight: u64,
+}
 
-impl Weighter<Digest, Arc<Kept>> for ByWeight {
-    fn weight(&self, _: &Digest, kept: &Arc<Kept>) -> u64 {
-        PLACE.saturating_add(kept.body.len() as u64)
+#[derive(Clone, Copy, Debug)]
+struct Weight;
+
+impl Weighter<Key, Kept> for Weight {
+    fn weight(&self, _: &Key, kept: &Kept) -> u64 {
+        kept.weight
     }
 }
 
-impl Weighter<Digest, Arc<[Arc<Near>]>> for ByWeight {
-    fn weight(&self, _: &Digest, all: &Arc<[Arc<Near>]>) -> u64 {
-        let one = |it: &Arc<Near>| PLACE.saturating_add(it.meaning.len() as u64 * 4);
-        all.iter().map(one).sum::<u64>().saturating_add(PLACE)
+/// For all providers: what one has signed has its tag already.
+#[derive(Debug)]
+pub struct Memory(Cache<Key, Kept, Weight>);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Cache::with_weighter(4096, MOST_BYTES, Weight))
     }
 }
 
-/// What one model answered.
-pub struct Memory {
-    answers: sync::Cache<Digest, Arc<Kept>, ByWeight>,
-    /// By the conversation before the question.
-    near: sync::Cache<Digest, Arc<[Arc<Near>]>, ByWeight>,
-    bytes: u64,
-}
-
-impl std::fmt::Debug for Memory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Memory")
-    }
-}
-
-fn cache<T: Clone>(bytes: u64) -> Result<sync::Cache<Digest, T, ByWeight>, String>
-where
-    ByWeight: Weighter<Digest, T>,
-{
-    let options = OptionsBuilder::new()
-        .shards(SHARDS)
-        .estimated_items_capacity(usize::try_from(bytes / 4096).unwrap_or(usize::MAX))
-        .weight_capacity(bytes)
-        .build()
-        .map_err(|why| why.to_string())?;
-    let (hasher, life) = (DefaultHashBuilder::default(), sync::DefaultLifecycle::default());
-    Ok(sync::Cache::with_options(options, ByWeight, hasher, life))
+fn key(owner: &str, call: &str) -> Key {
+    let mut hash = Sha256::new();
+    hash.update((owner.len() as u64).to_le_bytes());
+    hash.update(owner);
+    hash.update(call);
+    let hash: [u8; 32] = hash.finalize().into();
+    let mut key = [0; 16];
+    key.copy_from_slice(hash.first_chunk::<16>().unwrap_or(&[0; 16]));
+    key
 }
 
 impl Memory {
-    /// # Errors
-    /// No memory can be had.
-    pub fn new(bytes: u64) -> Result<Self, String> {
-        // A meaning is as large as a short answer.
-        Ok(Self { answers: cache(bytes / 4 * 3)?, near: cache(bytes / 4)?, bytes })
-    }
-
-    /// Bytes of the longest answer that is kept: one must not drive out all others.
-    #[must_use]
-    pub fn longest(&self) -> usize {
-        usize::try_from(self.bytes / 32).unwrap_or(usize::MAX)
-    }
-
-    #[must_use]
-    pub fn get(&self, question: &Digest, now: Instant) -> Option<Arc<Kept>> {
-        let kept = self.answers.get(question)?;
-        if now < kept.until {
-            return Some(kept);
+    /// Gives back to a conversation what its client left out.
+    pub fn recall(&self, owner: &str, request: &mut Request, now_nanos: u64) {
+        for message in request.messages.iter_mut().filter(|it| it.role == Role::Assistant) {
+            let mut thoughts: Option<Arc<[Part]>> = None;
+            for part in &mut message.parts {
+                let Part::ToolCall(call) = part else { continue };
+                let Some(kept) = self.0.get(&key(owner, &call.id)) else { continue };
+                if kept.until <= now_nanos {
+                    continue;
+                }
+                if call.signature.is_none() {
+                    call.signature = kept.signature.as_deref().map(str::to_owned);
+                }
+                thoughts.get_or_insert(kept.thoughts);
+            }
+            let thinks = message
+                .parts
+                .iter()
+                .any(|it| matches!(it, Part::Thinking { .. } | Part::Redacted(_)));
+            if let Some(thoughts) = thoughts.filter(|_| !thinks) {
+                message.parts.splice(0..0, thoughts.iter().cloned());
+            }
         }
-        self.answers.remove(question);
-        None
-    }
-
-    pub fn put(&self, question: Digest, kept: Kept) {
-        if kept.body.len() <= self.longest() {
-            self.answers.insert(question, Arc::new(kept));
-        }
-    }
-
-    /// The answer to the question of this conversation that means most nearly the same, if that is near
-    /// enough.
-    #[must_use]
-    pub fn near(
-        &self,
-        conversation: &Digest,
-        meaning: &[f32],
-        threshold: f32,
-        now: Instant,
-    ) -> Option<Arc<Kept>> {
-        let all = self.near.get(conversation)?;
-        let live = all.iter().filter(|it| now < it.until);
-        let scored = live.map(|it| (alike(&it.meaning, meaning), it));
-        let best = scored.max_by(|left, right| left.0.total_cmp(&right.0));
-        let (score, near) = best?;
-        if score < threshold {
-            return None;
-        }
-        self.get(&near.answer, now)
-    }
-
-    /// Remembers what a question meant.
-    pub fn note(&self, conversation: Digest, meaning: Box<[f32]>, answer: Digest, ttl: Duration) {
-        let now = Instant::now();
-        let known = self.near.get(&conversation);
-        let known = known.iter().flat_map(|it| it.iter());
-        let known = known.filter(|it| now < it.until && it.answer != answer);
-        let mut all: Vec<Arc<Near>> = known.cloned().collect();
-        let surplus = (all.len() + 1).saturating_sub(MOST_NEAR);
-        all.drain(..surplus);
-        all.push(Arc::new(Near { meaning, answer, until: now + ttl }));
-        self.near.insert(conversation, all.into());
     }
 }
 
-/// A meaning of length 1; none of numbers that have no direction.
-#[must_use]
-pub fn unit(mut meaning: Vec<f32>) -> Option<Box<[f32]>> {
-    let length = meaning.iter().map(|it| it * it).sum::<f32>().sqrt();
-    if !length.is_finite() || length <= 0.0 {
-        return None;
-    }
-    meaning.iter_mut().for_each(|it| *it /= length);
-    Some(meaning.into())
+/// What is worth keeping of one answer, as it comes.
+#[derive(Debug, Default)]
+pub struct Keeping {
+    thoughts: Vec<Part>,
+    calls: Vec<(String, Option<String>)>,
+    bytes: usize,
 }
 
-/// The cosine of two meanings of length 1.
-fn alike(left: &[f32], right: &[f32]) -> f32 {
-    if left.len() != right.len() {
-        return -1.0;
-    }
-    left.iter().zip(right).map(|(left, right)| left * right).sum()
-}
-
-/// Takes the last thing that the user says out of a body, if that is text alone: what is left is the
-/// conversation that it stands in.
-#[must_use]
-pub fn question(api: Api, body: &mut Value) -> Option<String> {
-    let (list, member) = match api {
-        Api::OpenAi | Api::Anthropic => ("messages", "content"),
-        Api::Gemini => ("contents", "parts"),
-    };
-    let last = body.get_mut(list)?.as_array_mut()?.last_mut()?;
-    if last.get("role").and_then(Value::as_str).is_some_and(|it| it != "user") {
-        return None;
-    }
-    let said = match last.get_mut(member)? {
-        Value::String(text) => std::mem::take(text),
-        Value::Array(parts) => {
-            let text = |part: &Value| {
-                let part = part.as_object()?;
-                let is_text = part.keys().all(|it| matches!(it.as_str(), "type" | "text"));
-                part.get("text").filter(|_| is_text)?.as_str().map(str::to_owned)
-            };
-            let texts: Option<Vec<String>> = parts.iter().map(text).collect();
-            let texts = texts?;
-            parts.clear();
-            texts.join("\n")
+impl Keeping {
+    pub fn see(&mut self, event: &Event) {
+        if self.bytes > LONGEST {
+            return;
         }
-        _ => return None,
-    };
-    (!said.is_empty()).then_some(said)
+        match event {
+            Event::Thinking(more) => {
+                self.bytes += more.len();
+                match self.thoughts.last_mut() {
+                    Some(Part::Thinking { text, signature: None }) => text.push_str(more),
+                    _ => self.think(more.clone(), None),
+                }
+            }
+            Event::Signature(it) => {
+                self.bytes += it.len();
+                match self.thoughts.last_mut() {
+                    Some(Part::Thinking { signature, .. }) => *signature = Some(it.clone()),
+                    _ => self.think(String::new(), Some(it.clone())),
+                }
+            }
+            Event::Redacted(data) => {
+                self.bytes += data.len();
+                self.thoughts.push(Part::Redacted(data.clone()));
+            }
+            Event::ToolCall { id, signature, .. } => self.call(id, signature.as_ref()),
+            _ => {}
+        }
+    }
+
+    fn think(&mut self, text: String, signature: Option<String>) {
+        self.thoughts.push(Part::Thinking { text, signature });
+    }
+
+    fn call(&mut self, id: &str, signature: Option<&String>) {
+        self.bytes += id.len() + signature.map_or(0, String::len);
+        self.calls.push((id.to_owned(), signature.cloned()));
+    }
+
+    /// Of an answer that is whole.
+    #[must_use]
+    pub fn of(response: &Response) -> Self {
+        let mut keeping = Self::default();
+        for part in &response.parts {
+            match part {
+                Part::Thinking { text, signature } => {
+                    keeping.bytes += text.len() + signature.as_ref().map_or(0, String::len);
+                    keeping.think(text.clone(), signature.clone());
+                }
+                Part::Redacted(data) => {
+                    keeping.bytes += data.len();
+                    keeping.thoughts.push(Part::Redacted(data.clone()));
+                }
+                Part::ToolCall(ToolCall { id, signature, .. }) => {
+                    keeping.call(id, signature.as_ref());
+                }
+                _ => {}
+            }
+        }
+        keeping
+    }
+
+    /// The answer is whole: keeps it for its owner, if anything in it is signed.
+    pub fn finish(self, memory: &Memory, owner: &str, now_nanos: u64) {
+        let is_signed =
+            |it: &Part| matches!(it, Part::Redacted(_) | Part::Thinking { signature: Some(_), .. });
+        if self.bytes > LONGEST || self.calls.is_empty() {
+            return;
+        }
+        let mut thoughts = self.thoughts;
+        thoughts.retain(is_signed);
+        if thoughts.is_empty() && self.calls.iter().all(|(_, signature)| signature.is_none()) {
+            return;
+        }
+        let lifetime = u64::try_from(LIFETIME.as_nanos()).unwrap_or(u64::MAX);
+        let until = now_nanos.saturating_add(lifetime);
+        let thoughts: Arc<[Part]> = thoughts.into();
+        let shared = self.bytes / self.calls.len().max(1);
+        for (id, signature) in self.calls {
+            let weight = 256 + shared as u64 + signature.as_ref().map_or(0, String::len) as u64;
+            let signature = signature.map(Arc::from);
+            let kept = Kept { until, thoughts: thoughts.clone(), signature, weight };
+            memory.0.insert(key(owner, &id), kept);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::llm::chat::{Message, Object};
 
-    fn kept(body: &'static [u8], ttl: Duration) -> Kept {
-        let now = Instant::now();
-        Kept {
-            content_type: HeaderValue::from_static("application/json"),
-            dropped: None,
-            body: Bytes::from_static(body),
-            is_stream: false,
-            at: now,
-            until: now + ttl,
-        }
+    fn call(signature: Option<&str>) -> Part {
+        Part::ToolCall(ToolCall {
+            id: "c1".to_owned(),
+            name: "f".to_owned(),
+            arguments: Object::new(),
+            signature: signature.map(str::to_owned),
+        })
+    }
+
+    fn thought(signature: Option<&str>) -> Part {
+        Part::Thinking { text: "t".to_owned(), signature: signature.map(str::to_owned) }
+    }
+
+    fn recalled(memory: &Memory, owner: &str, parts: Vec<Part>, now: u64) -> Vec<Part> {
+        let messages = vec![Message { role: Role::Assistant, parts }];
+        let mut request = Request { messages, ..Request::default() };
+        memory.recall(owner, &mut request, now);
+        request.messages.remove(0).parts
     }
 
     #[test]
-    fn no_two_questions_share_a_digest() {
-        let of = |parts: &[&str]| digest(parts.iter().map(|it| it.as_bytes()));
-        assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
-        assert_ne!(of(&["ab"]), of(&["ab", ""]));
-        assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
+    fn what_a_client_left_out_comes_back_for_a_while_and_to_nobody_else() {
+        let memory = Memory::default();
+        let parts = vec![thought(Some("s")), thought(None), call(Some("g"))];
+        let response = Response { parts, ..Response::default() };
+        Keeping::of(&response).finish(&memory, "acme", 0);
+        let full = [thought(Some("s")), call(Some("g"))];
+        assert_eq!(recalled(&memory, "acme", vec![call(None)], 1), full);
+        assert_eq!(recalled(&memory, "other", vec![call(None)], 1), [call(None)]);
+        let late = u64::try_from(LIFETIME.as_nanos()).unwrap();
+        assert_eq!(recalled(&memory, "acme", vec![call(None)], late), [call(None)]);
+        // What the client did send stays.
+        let own = vec![thought(Some("own")), call(Some("own"))];
+        assert_eq!(recalled(&memory, "acme", own.clone(), 1), own);
     }
 
     #[test]
-    fn a_body_has_one_form() {
-        let of = |text: &str| normalised(text.as_bytes()).unwrap().to_string();
-        assert_eq!(
-            of(r#"{"b": {"d": 1, "c": [2]}, "a": "x"}"#),
-            of(r#"{"a":"x","b":{"c":[2],"d":1}}"#)
-        );
-        assert_ne!(of(r#"{"a": [1, 2]}"#), of(r#"{"a": [2, 1]}"#));
-        assert_ne!(of(r#"{"a": "1"}"#), of(r#"{"a": 1}"#));
+    fn a_stream_is_kept_as_the_whole_answer_is() {
+        let parts = vec![thought(Some("s")), Part::Redacted("r".to_owned()), call(Some("g"))];
+        let response = Response { parts, ..Response::default() };
+        let memory = Memory::default();
+        let mut keeping = Keeping::default();
+        response.clone().events().iter().for_each(|it| keeping.see(it));
+        keeping.finish(&memory, "acme", 0);
+        assert_eq!(recalled(&memory, "acme", vec![call(None)], 1), response.parts);
     }
 
     #[test]
-    fn an_answer_is_there_for_its_time_and_its_weight() {
-        let memory = Memory::new(1 << 20).unwrap();
-        let (minute, now) = (Duration::from_secs(60), Instant::now());
-        memory.put([1; 32], kept(b"a", minute));
-        assert!(memory.get(&[1; 32], now).is_some() && memory.get(&[2; 32], now).is_none());
-        assert!(memory.get(&[1; 32], now + 2 * minute).is_none());
-        let long: &'static [u8] = Box::leak(vec![0; memory.longest() + 1].into());
-        memory.put([3; 32], kept(long, minute));
-        assert!(memory.get(&[3; 32], now).is_none());
-        for index in 0..10_000_u32 {
-            let mut key = [4; 32];
-            key[..4].copy_from_slice(&index.to_le_bytes());
-            memory.put(key, kept(b"0123456789", minute));
-        }
-        assert!(memory.answers.weight() <= 1 << 20);
-    }
-
-    #[test]
-    fn what_means_the_same_is_found_in_its_conversation_alone() {
-        let memory = Memory::new(1 << 20).unwrap();
-        let minute = Duration::from_secs(60);
-        let meaning = |x: f32, y: f32| unit(vec![x, y]).unwrap();
-        memory.put([1; 32], kept(b"a", minute));
-        memory.note([9; 32], meaning(1.0, 0.0), [1; 32], minute);
-        memory.note([9; 32], meaning(0.0, 1.0), [2; 32], minute);
-        let near = |conversation: u8, x: f32, y: f32| {
-            memory.near(&[conversation; 32], &meaning(x, y), 0.9, Instant::now()).is_some()
+    fn nothing_is_kept_of_what_is_not_signed_or_too_long() {
+        let kept = |parts: Vec<Part>| {
+            let memory = Memory::default();
+            Keeping::of(&Response { parts, ..Response::default() }).finish(&memory, "a", 0);
+            memory.0.len()
         };
-        assert!(near(9, 5.0, 0.1));
-        assert!(!near(9, 1.0, 1.0));
-        assert!(!near(8, 1.0, 0.0));
-        // Its answer is gone.
-        assert!(!near(9, 0.0, 1.0));
-        assert!(memory.near(&[9; 32], &[1.0], 0.9, Instant::now()).is_none());
-        assert!(unit(vec![0.0, 0.0]).is_none() && unit(vec![f32::NAN]).is_none());
-        for index in 0..1000_u32 {
-            let mut key = [0; 32];
-            key[..4].copy_from_slice(&index.to_le_bytes());
-            memory.note([7; 32], meaning(1.0, 1.0), key, minute);
-        }
-        assert!(memory.near.get(&[7; 32]).unwrap().len() <= MOST_NEAR);
+        assert_eq!(kept(vec![thought(None), call(None)]), 0);
+        assert_eq!(kept(vec![thought(Some("s"))]), 0, "no call");
+        assert_eq!(kept(vec![thought(Some("s")), call(None)]), 1);
+        assert_eq!(kept(vec![thought(Some(&"s".repeat(LONGEST + 1))), call(None)]), 0);
     }
 
     #[test]
-    fn the_question_is_taken_out_of_its_conversation() {
-        let check = |api: Api, mut body: Value, expected: Option<(&str, Value)>| {
-            let said = question(api, &mut body);
-            match expected {
-                Some((text, left)) => assert_eq!((said.as_deref(), body), (Some(text), left)),
-                None => assert_eq!(said, None, "{body}"),
-            }
-        };
-        let user = |content: Value| json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": content}]});
-        check(Api::OpenAi, user(json!("a")), Some(("a", user(json!("")))));
-        check(
-            Api::Anthropic,
-            user(json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])),
-            Some(("a\nb", user(json!([])))),
-        );
-        check(Api::OpenAi, user(json!([{"type": "image_url", "image_url": {}}])), None);
-        check(Api::OpenAi, json!({"messages": [{"role": "tool", "content": "a"}]}), None);
-        check(Api::OpenAi, json!({"messages": []}), None);
-        check(
-            Api::Gemini,
-            json!({"contents": [{"parts": [{"text": "a"}]}]}),
-            Some(("a", json!({"contents": [{"parts": []}]}))),
-        );
+    fn all_that_is_kept_has_a_bound() {
+        let memory = Memory::default();
+        for index in 0..400 {
+            let mut keeping = Keeping::of(&Response {
+                parts: vec![thought(Some(&"s".repeat(200 << 10)))],
+                ..Response::default()
+            });
+            keeping.call(&index.to_string(), None);
+            keeping.finish(&memory, "a", 0);
+        }
+        assert!(memory.0.weight() <= MOST_BYTES, "{}", memory.0.weight());
+        assert!(memory.0.len() > 50);
     }
 }

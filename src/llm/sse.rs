@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 /// A picture that a model draws comes in one event.
-const LONGEST: usize = 16 << 20;
+pub(super) const LONGEST: usize = 16 << 20;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,13 @@ impl Frame {
         super::stream::event(event, data, &mut raw);
         let data = data.to_string().into_bytes();
         Self { raw: raw.into(), event: event.map(str::to_owned), data }
+    }
+
+    /// The same where events are lines.
+    #[must_use]
+    pub fn line(data: &serde_json::Value) -> Self {
+        let data = data.to_string().into_bytes();
+        Self { raw: [data.as_slice(), b"\n"].concat().into(), event: None, data }
     }
 }
 

@@ -1,13 +1,13 @@
 //! An answer as it streams: events of a vendor's stream into ours, and ours into a client's. One event
 //! in gives its events at once; nothing is held back but what cannot be said yet.
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    api::{Api, anthropic, gemini, openai},
+    api::{Api, Dialect, anthropic, gemini, ollama, openai, responses},
     chat::Event,
     failure::{Failure, Kind},
     fields::Malformed,
-    prompt,
+    outline, prompt,
     sse::Frame,
 };
 
@@ -17,15 +17,19 @@ pub enum Decoder {
     OpenAi(openai::stream::Decoder),
     Anthropic(anthropic::stream::Decoder),
     Gemini(gemini::stream::Decoder),
+    Ollama(ollama::stream::Decoder),
 }
 
 impl Decoder {
     #[must_use]
-    pub fn new(api: Api) -> Self {
-        match api {
-            Api::OpenAi => Self::OpenAi(openai::stream::Decoder::default()),
-            Api::Anthropic => Self::Anthropic(anthropic::stream::Decoder::default()),
-            Api::Gemini => Self::Gemini(gemini::stream::Decoder::default()),
+    pub fn new(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::OpenAi | Dialect::Compatible | Dialect::Azure(_) | Dialect::Mistral => {
+                Self::OpenAi(openai::stream::Decoder::default())
+            }
+            Dialect::Anthropic(_) => Self::Anthropic(anthropic::stream::Decoder::default()),
+            Dialect::Gemini => Self::Gemini(gemini::stream::Decoder::default()),
+            Dialect::Ollama => Self::Ollama(ollama::stream::Decoder::default()),
         }
     }
 
@@ -37,6 +41,7 @@ impl Decoder {
         if frame.data.is_empty() || frame.data == b"[DONE]" {
             return Ok(());
         }
+        outline::bound(&frame.data).map_err(|why| broken(&why.why))?;
         let value: Value = serde_json::from_slice(&frame.data)
             .map_err(|_| broken("an event of the provider's stream is not JSON"))?;
         if let Some(failure) = error_of(&value, &frame.data) {
@@ -55,6 +60,7 @@ impl Decoder {
             Self::OpenAi(it) => it.push(value, events),
             Self::Anthropic(it) => it.push(value, events),
             Self::Gemini(it) => it.push(value, events),
+            Self::Ollama(it) => it.push(value, events),
         }
     }
 
@@ -67,6 +73,7 @@ impl Decoder {
             Self::OpenAi(it) => it.is_stopped(),
             Self::Anthropic(it) => it.is_stopped(),
             Self::Gemini(it) => it.is_stopped(),
+            Self::Ollama(it) => it.is_stopped(),
         };
         match is_whole {
             true => Ok(()),
@@ -113,8 +120,10 @@ pub struct Manner {
 #[derive(Debug)]
 pub enum Encoder {
     OpenAi(openai::stream::Encoder),
+    Responses(responses::stream::Encoder),
     Anthropic(anthropic::stream::Encoder),
     Gemini(gemini::stream::Encoder),
+    Ollama(ollama::stream::Encoder),
     /// For who asks a prompt.
     Prompt(prompt::stream::Encoder),
 }
@@ -124,35 +133,45 @@ impl Encoder {
     pub fn new(api: Api, manner: Manner) -> Self {
         match api {
             Api::OpenAi => Self::OpenAi(openai::stream::Encoder::new(manner)),
+            Api::Responses => Self::Responses(responses::stream::Encoder::new(manner)),
             Api::Anthropic => Self::Anthropic(anthropic::stream::Encoder::default()),
             Api::Gemini => Self::Gemini(gemini::stream::Encoder::new(manner)),
+            Api::Ollama => Self::Ollama(ollama::stream::Encoder::new(manner)),
         }
     }
 
     pub fn push(&mut self, event: Event, out: &mut Vec<u8>) {
         match self {
             Self::OpenAi(it) => it.push(event, out),
+            Self::Responses(it) => it.push(event, out),
             Self::Anthropic(it) => it.push(event, out),
             Self::Gemini(it) => it.push(event, out),
+            Self::Ollama(it) => it.push(event, out),
             Self::Prompt(it) => it.push(event, out),
         }
     }
 
-    /// Of the stream that it writes.
-    #[must_use]
-    pub const fn framing(&mut self) -> Option<&mut Framing> {
-        match self {
-            Self::Gemini(it) => Some(it.framing()),
-            Self::OpenAi(_) | Self::Anthropic(_) | Self::Prompt(_) => None,
-        }
+    /// Writes the end of an answer that failed after it had begun.
+    pub fn fail(&mut self, failure: &Failure, request_id: Option<&str>, out: &mut Vec<u8>) {
+        let (api, mut framing, said) = match self {
+            Self::OpenAi(_) => (Api::OpenAi, Framing::Events, 0),
+            Self::Responses(it) => (Api::Responses, Framing::Events, it.sequence()),
+            Self::Anthropic(_) => (Api::Anthropic, Framing::Events, 0),
+            Self::Gemini(it) => (Api::Gemini, *it.framing(), 0),
+            Self::Ollama(_) => (Api::Ollama, Framing::Lines, 0),
+            Self::Prompt(it) => return it.fail(failure, out),
+        };
+        framing.fail(api, failure, (request_id, said), out);
     }
 
     /// Writes the end of an answer that is whole.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         match self {
             Self::OpenAi(it) => it.finish(out),
+            Self::Responses(it) => it.finish(out),
             Self::Anthropic(it) => it.finish(out),
             Self::Gemini(it) => it.finish(out),
+            Self::Ollama(it) => it.finish(out),
             Self::Prompt(it) => it.finish(out),
         }
     }
@@ -166,12 +185,20 @@ pub enum Framing {
     List {
         has_begun: bool,
     },
+    /// A line of JSON each.
+    Lines,
 }
 
 impl Framing {
     #[must_use]
     pub const fn new(is_list: bool) -> Self {
         if is_list { Self::List { has_begun: false } } else { Self::Events }
+    }
+
+    /// How a stream that passes goes on to a client of this API.
+    #[must_use]
+    pub const fn of(api: Api, is_list: bool) -> Self {
+        if matches!(api, Api::Ollama) { Self::Lines } else { Self::new(is_list) }
     }
 
     /// Appends one piece with this data.
@@ -184,13 +211,17 @@ impl Framing {
                 *has_begun = true;
                 let _ = serde_json::to_writer(&mut *out, data);
             }
+            Self::Lines => {
+                let _ = serde_json::to_writer(&mut *out, data);
+                out.push(b'\n');
+            }
         }
     }
 
     /// The same, for data that came as it is.
     pub fn pass(&mut self, frame: &Frame, out: &mut Vec<u8>) {
         match self {
-            Self::Events => out.extend_from_slice(&frame.raw),
+            Self::Events | Self::Lines => out.extend_from_slice(&frame.raw),
             Self::List { has_begun } if !frame.data.is_empty() => {
                 out.extend_from_slice(if *has_begun { b",\n" } else { b"[" });
                 *has_begun = true;
@@ -212,11 +243,19 @@ impl Framing {
         &mut self,
         api: Api,
         failure: &Failure,
-        request_id: Option<&str>,
+        (request_id, said): (Option<&str>, u64),
         out: &mut Vec<u8>,
     ) {
-        let name = (api == Api::Anthropic).then_some("error");
-        self.write(name, &failure.value(api, request_id), out);
+        let mut value = failure.value(api, request_id);
+        let name = matches!(api, Api::Anthropic | Api::Responses).then_some("error");
+        if api == Api::Responses {
+            // Flat, and numbered like every event of it.
+            value = json!({
+                "type": "error", "sequence_number": said, "code": failure.code,
+                "message": failure.message, "param": failure.param,
+            });
+        }
+        self.write(name, &value, out);
         self.finish(out);
     }
 }

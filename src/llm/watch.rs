@@ -4,10 +4,10 @@
 use serde_json::Value;
 
 use super::{
-    api::{Api, anthropic, gemini, openai},
+    api::{Api, Dialect, anthropic, gemini, openai, responses},
     chat::{Event, Usage},
-    endpoint::Pass,
     failure::Failure,
+    outline,
     sse::Frame,
     stream::{self, Decoder, error_of},
 };
@@ -27,18 +27,22 @@ pub struct Watch {
     usage: Option<Usage>,
     is_over: bool,
     events: Vec<Event>,
+    /// Events so far.
+    seen: u64,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Answer(Api, Decoder),
+    Answer(Dialect, Decoder),
     Responses,
+    /// Of an endpoint that nothing is known of but its usage.
+    Other,
 }
 
 impl Watch {
     #[must_use]
-    pub fn new(api: Api) -> Self {
-        Self::of(Kind::Answer(api, Decoder::new(api)))
+    pub fn new(dialect: Dialect) -> Self {
+        Self::of(Kind::Answer(dialect, Decoder::new(dialect)))
     }
 
     /// Of a stream of OpenAI's responses.
@@ -47,8 +51,16 @@ impl Watch {
         Self::of(Kind::Responses)
     }
 
+    /// Of anything else: its end is the end of the connection.
+    #[must_use]
+    pub const fn other() -> Self {
+        let mut watch = Self::of(Kind::Other);
+        watch.is_over = true;
+        watch
+    }
+
     const fn of(kind: Kind) -> Self {
-        Self { kind, usage: None, is_over: false, events: Vec::new() }
+        Self { kind, usage: None, is_over: false, events: Vec::new(), seen: 0 }
     }
 
     #[must_use]
@@ -62,9 +74,11 @@ impl Watch {
         if frame.data.is_empty() {
             return Ok(Seen::default());
         }
+        self.seen += 1;
         if frame.data == b"[DONE]" {
             return Ok(Seen { is_content: true, is_usage: false });
         }
+        outline::bound(&frame.data).map_err(|why| stream::broken(&why.why))?;
         let value: Value = serde_json::from_slice(&frame.data)
             .map_err(|_| stream::broken("an event of the provider's stream is not JSON"))?;
         if let Some(failure) = error_of(&value, &frame.data) {
@@ -72,9 +86,15 @@ impl Watch {
         }
         match &mut self.kind {
             Kind::Responses => Ok(self.response(&value)),
-            Kind::Answer(api, decoder) => {
+            Kind::Other => {
+                if let Some(usage) = value.get("usage").filter(|it| it.is_object()) {
+                    self.usage = Some(responses::response::usage(usage));
+                }
+                Ok(Seen { is_content: true, is_usage: false })
+            }
+            Kind::Answer(dialect, decoder) => {
                 let choices = value.get("choices").and_then(Value::as_array);
-                let is_usage = *api == Api::OpenAi
+                let is_usage = dialect.is_openais()
                     && choices.is_some_and(Vec::is_empty)
                     && value.get("usage").is_some_and(Value::is_object);
                 self.events.clear();
@@ -100,11 +120,17 @@ impl Watch {
             matches!(kind, "response.completed" | "response.incomplete" | "response.failed");
         self.is_over |= is_end;
         if let Some(usage) = value.pointer("/response/usage").filter(|it| it.is_object()) {
-            self.usage = Some(usage_of_responses(usage));
+            self.usage = Some(responses::response::usage(usage));
         }
         let is_begin =
             matches!(kind, "response.created" | "response.in_progress" | "response.queued");
         Seen { is_content: !is_begin, is_usage: false }
+    }
+
+    /// How many events there were.
+    #[must_use]
+    pub const fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// Whether the answer came to its end.
@@ -118,34 +144,32 @@ impl Watch {
 ///
 /// # Errors
 /// It is no JSON object.
-pub fn usage_of(
-    api: Api,
-    pass: Option<Pass>,
-    body: &[u8],
-) -> Result<Option<Usage>, serde_json::Error> {
+pub fn usage_of(api: Api, body: &[u8]) -> Result<Option<Usage>, serde_json::Error> {
     #[derive(serde::Deserialize)]
     struct Body {
         #[serde(default, alias = "usageMetadata")]
         usage: Option<Value>,
+        prompt_eval_count: Option<u64>,
+        eval_count: Option<u64>,
     }
-    let usage = serde_json::from_slice::<Body>(body)?.usage.filter(Value::is_object);
-    Ok(usage.map(|usage| match (api, pass) {
-        (Api::OpenAi, Some(Pass::Responses)) => usage_of_responses(&usage),
-        (Api::OpenAi, _) => openai::response::usage(&usage),
-        (Api::Anthropic, _) => anthropic::response::usage(&usage, &Usage::default()),
-        (Api::Gemini, _) => gemini::response::usage(&usage),
+    let body = serde_json::from_slice::<Body>(body)?;
+    if api == Api::Ollama {
+        let (input, output) = (body.prompt_eval_count, body.eval_count);
+        return Ok(input.or(output).map(|_| Usage {
+            input: input.unwrap_or(0),
+            output: output.unwrap_or(0),
+            ..Usage::default()
+        }));
+    }
+    let usage = body.usage.filter(Value::is_object);
+    Ok(usage.map(|usage| match api {
+        // Images and speech are counted in the words of responses.
+        Api::OpenAi if usage.get("prompt_tokens").is_none() => responses::response::usage(&usage),
+        Api::OpenAi | Api::Ollama => openai::response::usage(&usage),
+        Api::Responses => responses::response::usage(&usage),
+        Api::Anthropic => anthropic::response::usage(&usage, &Usage::default()),
+        Api::Gemini => gemini::response::usage(&usage),
     }))
-}
-
-fn usage_of_responses(value: &Value) -> Usage {
-    let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-    Usage {
-        input: number("/input_tokens"),
-        cached: number("/input_tokens_details/cached_tokens"),
-        cache_write: number("/input_tokens_details/cache_write_tokens"),
-        output: number("/output_tokens"),
-        reasoning: number("/output_tokens_details/reasoning_tokens"),
-    }
 }
 
 #[cfg(test)]
@@ -168,7 +192,7 @@ mod tests {
 
     #[test]
     fn usage_alone_is_told_from_content() {
-        let mut watch = Watch::new(Api::OpenAi);
+        let mut watch = Watch::new(Dialect::OpenAi);
         let text = concat!(
             "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
             ": ping\n\n",
@@ -186,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_odd_passes_and_what_is_no_json_does_not() {
-        let mut watch = Watch::new(Api::Anthropic);
+        let mut watch = Watch::new(Dialect::Anthropic(anthropic::Version::V2023));
         let odd = "data: {\"type\":\"content_block_delta\",\"index\":7,\"delta\":{}}\n\n";
         assert_eq!(seen(&mut watch, odd).unwrap(), [CONTENT]);
         assert_eq!(seen(&mut watch, "data: {\n\n").unwrap_err().status, 502);

@@ -126,7 +126,7 @@ impl Authenticate {
                 let Accepted { identity, to_upstream, to_client, body } = authenticated.accepted;
                 context.identity = Some(identity);
                 context.reads_body |= body.is_some();
-                context.digest = body;
+                context.digest = body.map(Box::new);
                 context.to_upstream.extend(to_upstream);
                 context.to_client.extend(to_client);
                 Ok(())

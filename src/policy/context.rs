@@ -48,7 +48,7 @@ pub struct Context {
     /// of the request.
     pub reads_body: bool,
     /// What the body must hash to.
-    pub digest: Option<content_digest::Check>,
+    pub digest: Option<Box<content_digest::Check>>,
     /// A policy changes the body of the answer.
     pub changes_answer: bool,
     /// No part of the answer will do, whatever range the client asks for.

@@ -44,7 +44,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     exchange.context.client = super::client_of(session, &gateway);
     bound(session, &gateway)?;
     exchange.context.scheme = super::external_scheme(session, &gateway);
-    exchange.context.has_body = !session.is_body_empty();
+    exchange.context.has_body = has_body(session);
     exchange.context.host = canonical_host(session.req_header())?;
     exchange.context.certificate = certificate(session, exchange)?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
@@ -110,6 +110,17 @@ fn bound(session: &mut Session, gateway: &Gateway) -> Result<(), Rejection> {
             .map_err(|it| Rejection::new(it.code).detail(it.reason))?;
     }
     Ok(())
+}
+
+/// Whether a body comes, or may come. Of HTTP/1 it is the head that says so (RFC 9112 section 6.3), and
+/// Pingora would read all that it says of framing.
+fn has_body(session: &mut Session) -> bool {
+    let headers = &session.req_header().headers;
+    let is_none = !session.is_http2()
+        && !headers.contains_key(header::CONTENT_LENGTH)
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+        && !headers.contains_key(header::UPGRADE);
+    !is_none && !session.is_body_empty()
 }
 
 /// What the client proved in the handshake, if that still holds here.

@@ -8,7 +8,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{cause, exchange::Exchange, outgoing, reply};
+use super::{caching, cause, exchange::Exchange, outgoing, reply};
 use crate::{
     flow::{
         clock,
@@ -292,6 +292,7 @@ fn report(exchange: &mut Exchange, outcome: Outcome) {
 /// client is gone or has part of another answer already.
 pub async fn give_up(session: &mut Session, exchange: &mut Exchange, error: &Error) -> u16 {
     if let Some(failure) = outgoing::failure(session) {
+        caching::mark_unfit(exchange);
         exchange.refusal.get_or_insert(failure);
     }
     let rejection = verdict(exchange, error);

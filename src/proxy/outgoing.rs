@@ -53,7 +53,10 @@ pub fn failure(session: &mut Session) -> Option<Rejection> {
 
 /// For the log, where the answer was cut and nobody else has said why: one out of the cache, say.
 pub fn note(session: &mut Session, exchange: &mut Exchange) {
-    if let Some(failure) = failure(session) {
+    if exchange.context.changes_answer
+        && let Some(failure) = failure(session)
+    {
+        super::caching::mark_unfit(exchange);
         exchange.refused = Some(failure.code);
         exchange.cause = failure.cause;
     }

@@ -70,15 +70,17 @@ impl ProxyHttp for Proxy {
             }
             Ok(admit::Admitted::Answer(answer)) => {
                 body::read_ahead(session, exchange).await?;
-                answer.write(session, exchange).await?;
+                Box::pin(answer.write(session, exchange)).await?;
                 Ok(true)
             }
             Ok(admit::Admitted::Ask(models)) => {
-                llm::serve(self, session, exchange, &models).await?;
+                // Boxed, here and below: a future is as large as the largest that it waits for, and
+                // Pingora allocates this one for every request there is.
+                Box::pin(llm::serve(self, session, exchange, &models)).await?;
                 Ok(true)
             }
             Err(stop) => {
-                reply::stop(session, exchange, stop).await?;
+                Box::pin(reply::stop(session, exchange, stop)).await?;
                 Ok(true)
             }
         }
@@ -214,7 +216,9 @@ impl ProxyHttp for Proxy {
             session.set_keepalive(None);
         }
         grpc_web::answer(response, exchange)?;
-        reply::finish_upstreams(session, response, exchange)?;
+        if let Err(refused) = reply::finish_upstreams(session, response, exchange) {
+            return Err(caching::refuse_hit(session, exchange, refused).await);
+        }
         outgoing::begin(session, exchange);
         Ok(())
     }
@@ -270,6 +274,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Self::CTX,
     ) {
         outgoing::note(session, exchange);
+        caching::forget_unfit(session, exchange, self.cache);
         record::finish(self, session, error, exchange);
     }
 

@@ -1,4 +1,6 @@
 //! The one place that writes an answer of our own: refusals (RFC 9457), redirects, fixed responses.
+use std::cell::Cell;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request, response::Parts,
@@ -18,6 +20,7 @@ use crate::{
 };
 
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -171,6 +174,11 @@ pub fn finish(head: &mut Parts, request: &request::Parts, exchange: &Exchange) {
     }
 }
 
+thread_local! {
+    /// What stands in for a head while it is taken apart, as in `forward::change`.
+    static BLANK: Cell<Option<ResponseHeader>> = const { Cell::new(None) };
+}
+
 /// [`finish`] for an upstream's response, on a plain head: see `forward::change`.
 ///
 /// # Errors
@@ -180,9 +188,11 @@ pub fn finish_upstreams(
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> Result<()> {
-    let blank = ResponseHeader::build_no_case(200, Some(0))?;
+    let blank = match BLANK.take() {
+        Some(blank) => blank,
+        None => ResponseHeader::build_no_case(200, Some(0))?,
+    };
     let mut head = Parts::from(std::mem::replace(response, blank));
-    head.headers.reserve(ADDED);
     finish(&mut head, session.req_header(), exchange);
     caching::write_status(session, &mut head.headers, exchange);
     if let Some(route) = &exchange.route {
@@ -193,8 +203,8 @@ pub fn finish_upstreams(
         }
     }
     // Hop-by-hop: the framing towards the client is ours (RFC 9110 section 7.6.1).
-    head.headers.remove("keep-alive");
-    *response = ResponseHeader::from(head);
+    head.headers.remove(&KEEP_ALIVE);
+    BLANK.set(Some(std::mem::replace(response, ResponseHeader::from(head))));
     Ok(())
 }
 

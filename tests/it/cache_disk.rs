@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::{
-    Exit, Gateway, Recorded, Upstream, hash_of, key, reply, run_tollgate, wait_until,
+    Exit, Gate, Gateway, Recorded, Upstream, hash_of, key, reply, run_tollgate, wait_until,
 };
 
 const CACHED: &str = "
@@ -206,6 +206,42 @@ fn an_unsafe_request_reaches_the_disk() {
     wait_in_use(&second);
     assert_eq!(second.request("POST", "/open/a").host("shop.test").body("x").status(), 200);
     assert_ne!(second.get("/open/a").host("shop.test").send().text(), fetched);
+}
+
+#[test]
+fn an_unsafe_request_that_ends_while_the_process_leaves_reaches_the_disk() {
+    for is_upgrade in [false, true] {
+        let (gate, folder) = (Gate::default(), tempfile::tempdir().unwrap());
+        let (count, behind) = (AtomicUsize::new(0), gate.clone());
+        let upstream = Upstream::start(move |request: &Recorded| {
+            let answer = reply(200, format!("answer {}", count.fetch_add(1, Ordering::SeqCst)));
+            if request.method == "POST" { answer.after(&behind) } else { answer }
+        });
+        let mut first = start(&upstream, folder.path());
+        wait_in_use(&first);
+        let fetched = first.get("/open/a").host("shop.test").send().text();
+        wait_written(&first, 1.0);
+        let mut connection = first.connect();
+        let post = first.request("POST", "/open/a").host("shop.test").body("x");
+        connection.write(&post.to_bytes()).unwrap();
+        upstream.wait_for_requests(2);
+        if is_upgrade {
+            assert_eq!(first.upgrade(&[]).code, Some(0));
+        } else {
+            first.signal("TERM");
+        }
+        gate.open();
+        assert_eq!(connection.read_response("POST").unwrap().status, 200);
+        let second = if is_upgrade {
+            first
+        } else {
+            assert_eq!(first.wait_exit().code, Some(0));
+            start(&upstream, folder.path())
+        };
+        wait_in_use(&second);
+        let now = second.get("/open/a").host("shop.test").send().text();
+        assert_ne!(now, fetched, "upgrade: {is_upgrade}");
+    }
 }
 
 #[test]

@@ -2,10 +2,11 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use crate::support::{Gateway, HANG, Upstream};
+use crate::support::{Gateway, HANG, Upstream, reply, wait_until};
 
 #[test]
 fn a_preflight_is_answered_on_a_route_that_compresses() {
@@ -65,6 +66,53 @@ routes:
         assert_eq!(post(types), 400, "{types:?}");
     }
     assert_eq!(upstream.count(), 1);
+}
+
+const CACHED: &str = "
+upstreams: {up: {endpoints: [{url: $UP}]}}
+routes:
+  - {id: changed, match: {paths: [/*]}, public: true, upstream: up, cache: {ttl: 1h},
+     response_json: {remove: [/secret]}}
+";
+
+#[test]
+fn an_answer_that_cannot_be_changed_does_not_stay_in_the_cache() {
+    let asked = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |_| {
+        let is_first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let body = if is_first { r#"{"secret":1"# } else { r#"{"secret":1,"open":2}"# };
+        reply(200, body).with("Content-Type", "application/json")
+    });
+    let gateway = Gateway::start(CACHED, &[("UP", &upstream.url())]);
+    let first = gateway.get("/a").try_send();
+    assert!(first.is_ok_and(|it| it.status == 502 || !it.is_complete));
+    wait_until("it is written down", || gateway.access_log(1).len() == 1);
+    for _ in 0..2 {
+        assert_eq!(gateway.get("/a").send().text(), r#"{"open":2}"#);
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn a_stored_answer_that_a_new_rule_cannot_change_is_refused_and_fetched_anew() {
+    let asked = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |_| {
+        let answer = reply(200, r#"{"secret":1,"open":2}"#);
+        match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => answer,
+            _ => answer.with("Content-Type", "application/json"),
+        }
+    });
+    let before = CACHED.lines().filter(|it| !it.contains("response_json"));
+    let before = before.collect::<Vec<_>>().join("\n").replace("1h},", "1h}}");
+    let gateway = Gateway::start(&before, &[("UP", &upstream.url())]);
+    assert!(gateway.get("/a").send().text().contains("secret"));
+    gateway.reload_with(CACHED);
+    let refused = gateway.get("/a").send();
+    refused.assert_problem(502, "upstream_failed");
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert_eq!(gateway.get("/a").send().text(), r#"{"open":2}"#);
+    assert_eq!(upstream.count(), 2);
 }
 
 /// Accepts each connection, switches protocols, sends back what it gets until `left` bytes have come,

@@ -16,6 +16,7 @@ use super::{
     Store,
     entry::{Body, Entry},
     fill::{Fill, Reader},
+    loans::Loan,
     memory::Key,
 };
 
@@ -24,15 +25,19 @@ pub(super) enum Hit {
     Whole {
         body: Bytes,
         left: Option<Bytes>,
+        /// Where the body is in memory for this hit alone.
+        _loan: Option<Arc<Loan>>,
     },
     Arriving(Reader),
 }
 
 impl Hit {
     /// None when its start can no longer be had.
-    pub fn new(entry: &Entry) -> Option<Self> {
+    pub fn new(entry: &Entry, loan: Option<Arc<Loan>>) -> Option<Self> {
         Some(match &entry.body {
-            Body::Whole(body) => Self::Whole { body: body.clone(), left: Some(body.clone()) },
+            Body::Whole(body) => {
+                Self::Whole { body: body.clone(), left: Some(body.clone()), _loan: loan }
+            }
             Body::Arriving(fill) => Self::Arriving(fill.reader()?),
         })
     }
@@ -73,7 +78,7 @@ impl HandleHit for Hit {
     }
 
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        let Self::Whole { body, left } = self else {
+        let Self::Whole { body, left, .. } = self else {
             return Error::e_explain(ErrorType::InternalError, "a body that arrives has no ranges");
         };
         let end = end.unwrap_or(body.len()).min(body.len());

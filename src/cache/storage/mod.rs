@@ -4,6 +4,7 @@ pub mod disk;
 mod entry;
 mod fill;
 mod handlers;
+mod loans;
 mod marks;
 mod memory;
 
@@ -36,6 +37,7 @@ use self::{
     entry::{Body, Entry, Head},
     fill::Fill,
     handlers::{Hit, Miss},
+    loans::{Loan, Loans},
     marks::Marks,
     memory::{Key, Memory},
 };
@@ -54,6 +56,7 @@ pub struct Store {
     fills: Mutex<HashMap<u64, Arc<Entry>>>,
     next_fill: AtomicU64,
     large: quick_cache::sync::Cache<Key, ()>,
+    loans: Loans,
 }
 
 /// Where responses are kept, and how much of them.
@@ -68,7 +71,7 @@ pub struct Spec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistics {
     pub entries: usize,
-    /// Bytes, bodies, heads and index together.
+    /// Bytes: bodies, heads and index, and what is read of the disk that is too large to stay.
     pub used: u64,
     pub evicted: u64,
     /// Responses found in memory.
@@ -109,6 +112,7 @@ impl Store {
             fills: Mutex::new(HashMap::new()),
             next_fill: AtomicU64::new(0),
             large: quick_cache::sync::Cache::new(MOST_LARGE),
+            loans: Loans::default(),
         }
     }
 
@@ -140,7 +144,9 @@ impl Store {
 
     /// Lets another process have the folder: what is in memory is still served.
     pub fn begin_to_leave(&self) {
-        self.is_leaving.store(true, Ordering::Release);
+        if self.is_leaving.swap(true, Ordering::AcqRel) {
+            return;
+        }
         if let Some(disk) = &*self.disk.load() {
             disk.close();
         }
@@ -174,7 +180,7 @@ impl Store {
     pub fn statistics(&self) -> Statistics {
         Statistics {
             entries: self.memory.len(),
-            used: self.memory.used(),
+            used: self.memory.used() + self.loans.bytes(),
             evicted: self.memory.evicted(),
             hits: self.memory.hits(),
             disk: self.disk.load().as_ref().map(|it| it.statistics()),
@@ -235,18 +241,31 @@ impl Store {
     }
 
     /// From the disk, and into memory for those who ask next.
-    async fn recall(&self, key: &Key) -> Option<Arc<Entry>> {
+    async fn recall(&self, key: &Key) -> Option<(Arc<Entry>, Option<Arc<Loan>>)> {
         let disk = self.disk()?;
-        let (found, moving) = disk.get(key).await?;
+        let (stamp, length) = disk.peek(key)?;
+        let budget = self.memory.budget();
+        // One that is large must not make all others leave.
+        let is_large = length > budget / 8;
+        let loan = match is_large {
+            true => Some(self.loans.take(*key, stamp, length, budget)?),
+            false => None,
+        };
+        let lent = loan.as_ref().and_then(|it| it.found.get());
+        let (found, moving) = match lent {
+            Some(found) => (found.clone(), None),
+            None => disk.get(key).await.map(|(found, moving)| (found, Some(moving)))?,
+        };
         if let Some(entry) = self.find(key) {
-            return Some(entry);
+            return Some((entry, None));
+        }
+        if let Some(loan) = &loan {
+            loan.found.get_or_init(|| found.clone());
         }
         let mark = self.marks.of(&found.head.label.url);
         let head = Arc::new(Head { kept: found.head.clone(), mark });
         let entry = Arc::new(Entry { head, body: Body::Whole(found.body.clone()) });
-        // One that is large must not make all others leave.
-        let is_kept = entry.weight() <= self.memory.budget() / 8
-            && self.memory.insert_new(*key, entry.clone());
+        let is_kept = !is_large && self.memory.insert_new(*key, entry.clone());
         if disk.is_purged(key, &found) {
             if is_kept {
                 self.memory.remove_exactly(key, &entry);
@@ -255,7 +274,7 @@ impl Store {
         }
         drop(moving);
         disk.count_hit();
-        Some(entry)
+        Some((entry, loan))
     }
 }
 
@@ -275,13 +294,13 @@ impl Storage for Store {
         let found = match self.find(&key) {
             Some(entry) => {
                 self.memory.count_hit(&key);
-                Some(entry)
+                Some((entry, None))
             }
             None if self.disk.load().is_none() => None,
             None => self.recall(&key).await,
         };
-        Ok(found.and_then(|entry| {
-            let hit = Hit::new(&entry)?;
+        Ok(found.and_then(|(entry, loan)| {
+            let hit = Hit::new(&entry, loan)?;
             Some((entry.head.meta(), Box::new(hit) as HitHandler))
         }))
     }
@@ -297,7 +316,7 @@ impl Storage for Store {
         };
         let entry = self.fills.lock().get(&number).cloned();
         Ok(entry.and_then(|entry| {
-            let hit = Hit::new(&entry)?;
+            let hit = Hit::new(&entry, None)?;
             Some((entry.head.meta(), Box::new(hit) as HitHandler))
         }))
     }
@@ -350,7 +369,7 @@ impl Storage for Store {
             Some(old) => old,
             // One that is too large for memory.
             None => match self.recall(&combined).await {
-                Some(old) => old,
+                Some((old, _)) => old,
                 None => return Ok(false),
             },
         };

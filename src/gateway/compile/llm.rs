@@ -1,12 +1,11 @@
 //! `llm`: providers, their keys, the models that clients ask for; and what a route has of them.
 use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, header};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Source, guards, prompts, recall, upstreams,
-    words::{choice_or, duration_or, name, number_or, resolve, unknown},
+    Source, dialects, guards, prompts, recall, upstreams,
+    words::{duration_or, name, number_or, resolve, unknown},
 };
 use crate::{
     config::raw::{self, Map, Word},
@@ -17,13 +16,15 @@ use crate::{
     },
     llm::{
         Dialect,
-        api::anthropic::Version,
+        api::Azure,
         guard::Rule,
         keys::{self, Key, Pool},
         price::{Cost, Price},
         prompt::Prompt,
+        recall::Memory,
+        seal::Tag,
     },
-    upstream::{EndpointSpec, Host, Spec, Upstream},
+    upstream::{EndpointSpec, Spec, Upstream},
     value::secret::Secret,
 };
 
@@ -40,6 +41,7 @@ pub(super) struct Models {
     pub models: Map<Arc<Model>>,
     pub prompts: Map<Arc<Prompt>>,
     pub guards: Vec<Arc<Rule>>,
+    memory: Arc<Memory>,
 }
 
 pub(super) fn compile(
@@ -49,9 +51,9 @@ pub(super) fn compile(
     root: &Path,
     problems: &mut Problems,
 ) -> Models {
-    let (providers, models) = (BTreeMap::new(), Map::new());
+    let (providers, models, memory) = (BTreeMap::new(), Map::new(), shared.llm_memory.clone());
     let (prompts, guards) = (Map::new(), Vec::new());
-    let mut compiled = Models { providers, models, prompts, guards };
+    let mut compiled = Models { providers, models, prompts, guards, memory };
     let Source { raw, base_dir, kept, .. } = *source;
     let Some(raw) = &raw.llm else { return compiled };
     let at = root.key("llm");
@@ -87,14 +89,6 @@ pub(super) fn compile(
     compiled
 }
 
-/// Whether OpenAI itself is there, or Azure's.
-fn is_openais(host: &Host) -> bool {
-    let Host::Name(name) = host else { return false };
-    let name = name.trim_end_matches('.');
-    let is_under = |domain: &str| name.strip_suffix(domain).is_some_and(|it| it.ends_with('.'));
-    is_under("openai.com") || is_under("openai.azure.com")
-}
-
 /// A name that clients ask for: it stands in paths, too.
 fn model_name(text: &str) -> Result<(), String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "._-@:/+".contains(c);
@@ -127,18 +121,15 @@ impl Scene<'_> {
         problems: &mut Problems,
     ) -> Option<Provider> {
         let before = problems.0.len();
-        let dialect = self.dialect(raw, problems);
+        let dialect = dialects::read(raw, self.at, problems);
         let keys = self.keys(raw, dialect, problems);
         let Some(Word(url)) = &raw.url else {
             problems.add(self.at, "`url` is missing, such as https://api.openai.com/v1");
             return None;
         };
-        let (origin, base) = problems.keep(&self.at.key("url"), split(url))?;
+        let (origin, base) = problems.keep(&self.at.key("url"), dialects::split(url))?;
         let address = problems.keep(&self.at.key("url"), Spec::parse_url(origin))?;
-        let dialect = match dialect {
-            Dialect::OpenAi if !is_openais(&address.host) => Dialect::Compatible,
-            dialect => dialect,
-        };
+        let dialect = dialects::settle(dialect, raw.compatible, &address.host);
         let upstream: Arc<str> = format!("{PREFIX}{}", self.label).into();
         let mut spec = Spec::new(upstream.clone(), vec![EndpointSpec { address, weight: 1 }]);
         spec.keepalive = 512;
@@ -163,45 +154,22 @@ impl Scene<'_> {
                 made
             }
         };
-        let key_header = match dialect {
-            Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral => header::AUTHORIZATION,
-            Dialect::Anthropic(_) => HeaderName::from_static("x-api-key"),
-            Dialect::Gemini => HeaderName::from_static("x-goog-api-key"),
-        };
-        let (name, base) = (self.label.into(), base.into());
-        Some(Provider { name, dialect, base, upstream: known, keys, key_header })
-    }
-
-    fn dialect(&self, raw: &raw::LlmProvider, problems: &mut Problems) -> Dialect {
-        let at = self.at.key("version");
-        let version = choice_or(raw.version.as_ref(), Version::V2023, &Version::ALL, &at, problems);
-        let known = [
-            ("openai", Dialect::OpenAi),
-            ("mistral", Dialect::Mistral),
-            ("anthropic", Dialect::Anthropic(version)),
-            ("gemini", Dialect::Gemini),
-        ];
-        let at_api = self.at.key("api");
-        match raw.api.as_ref().map(|it| it.0.as_str()) {
-            None => problems.add_with_hint(
-                self.at,
-                "`api` is missing",
-                "write openai (also for what speaks like it: vLLM, Llama API, Ollama under /v1), mistral, anthropic or gemini",
-            ),
-            Some("ollama") => problems.add_with_hint(
-                &at_api,
-                "Ollama's own API is not spoken",
-                "write `api: openai` and a `url` that ends with /v1",
-            ),
-            Some(_) => {
-                let dialect = choice_or(raw.api.as_ref(), Dialect::OpenAi, &known, &at_api, problems);
-                if raw.version.is_some() && !matches!(dialect, Dialect::Anthropic(_)) {
-                    problems.add(&at, "only `api: anthropic` has versions");
-                }
-                return dialect;
+        let version = match dialect {
+            Dialect::Azure(Azure::Deployments) => {
+                raw.version.as_ref().map(|it| it.0.as_str().into())
             }
-        }
-        Dialect::OpenAi
+            _ => None,
+        };
+        Some(Provider {
+            name: self.label.into(),
+            dialect,
+            base: base.into(),
+            upstream: known,
+            version,
+            keys,
+            key_header: dialects::key_header(dialect),
+            tag: Tag::new(self.label),
+        })
     }
 
     fn keys(&self, raw: &raw::LlmProvider, dialect: Dialect, problems: &mut Problems) -> Pool {
@@ -227,7 +195,8 @@ impl Scene<'_> {
                 problems.add_with_hint(&at, "`secret` is missing", "write \"${env:NAME}\"");
                 continue;
             };
-            let Some(value) = problems.keep(&at.key("secret"), header_value(secret, dialect))
+            let Some(value) =
+                problems.keep(&at.key("secret"), dialects::header_value(secret, dialect))
             else {
                 continue;
             };
@@ -368,39 +337,6 @@ fn price(raw: &raw::LlmPrice, at: &Path, problems: &mut Problems) -> Option<Pric
     Some(Price { input, cached_input: cached_input.unwrap_or(input), output: output? })
 }
 
-/// The origin of a URL, and its path without a slash at its end.
-fn split(url: &str) -> Result<(&str, &str), String> {
-    let scheme = url.find("://").map_or(0, |it| it + 3);
-    let rest = url.get(scheme..).unwrap_or_default();
-    let at = rest.find('/').map_or(url.len(), |it| it + scheme);
-    let (origin, path) = url.split_at_checked(at).unwrap_or((url, ""));
-    let path = path.trim_end_matches('/');
-    let is_fine = |c: char| c.is_ascii_alphanumeric() || "/._-~".contains(c);
-    if !path.chars().all(is_fine) || path.split('/').any(|it| it == "..") {
-        return Err("the path of a provider is of letters, digits and . _ - ~ /, without a query"
-            .to_owned());
-    }
-    Ok((origin, path))
-}
-
-/// What shows the key to its provider. Its text is in no message.
-fn header_value(secret: &str, dialect: Dialect) -> Result<HeaderValue, String> {
-    if secret.is_empty() {
-        return Err("the secret is empty".to_owned());
-    }
-    if !secret.bytes().all(|it| it.is_ascii_graphic()) {
-        return Err("the secret has a blank or another byte in it that no key has".to_owned());
-    }
-    let text = match dialect {
-        Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral => format!("Bearer {secret}"),
-        Dialect::Anthropic(_) | Dialect::Gemini => secret.to_owned(),
-    };
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| "the secret cannot stand in a header".to_owned())?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 /// What a route has of the models.
 pub(super) fn route(
     raw: &raw::RouteLlm,
@@ -441,41 +377,9 @@ pub(super) fn route(
     Llm {
         models: known,
         is_strict: raw.strict.unwrap_or(false),
+        memory: models.memory.clone(),
         prompt,
         logs_bodies: raw.log_bodies.unwrap_or(false),
         guards,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn openai_is_known_by_its_name() {
-        let check = |url: &str, expected: bool| {
-            let address = Spec::parse_url(url).unwrap();
-            assert_eq!(is_openais(&address.host), expected, "{url}");
-        };
-        check("https://api.openai.com", true);
-        check("https://eu.api.openai.com", true);
-        check("https://mine.openai.azure.com", true);
-        check("https://notopenai.com", false);
-        check("https://openai.com.evil.test", false);
-        check("http://127.0.0.1:11434", false);
-        check("http://vllm", false);
-    }
-
-    #[test]
-    fn the_path_of_a_provider_stands_before_the_apis_own() {
-        let check = |url: &str, expected: Option<(&str, &str)>| {
-            assert_eq!(split(url).ok(), expected, "{url}");
-        };
-        check("https://a.test/v1/", Some(("https://a.test", "/v1")));
-        check("https://a.test", Some(("https://a.test", "")));
-        check("https://a.test/x/y", Some(("https://a.test", "/x/y")));
-        check("https://a.test/v1?key=x", None);
-        check("https://a.test/../v1", None);
-        check("a.test/v1", Some(("a.test", "/v1")));
     }
 }

@@ -8,6 +8,7 @@ mod bodies;
 mod cache;
 mod consumers;
 mod cors;
+mod dialects;
 mod edge;
 mod grpc_web;
 mod guards;

@@ -9,7 +9,7 @@ use crate::{
         Shared,
         llm::{Model, Recall, Semantic},
     },
-    llm::{Api, recall::Memory},
+    llm::{Api, answers::Memory},
 };
 
 const TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -75,9 +75,8 @@ impl Scene<'_> {
         };
         let at = at.key("model");
         let model = resolve(name, "model without `semantic`", self.models, &at, problems)?;
-        if model.all().any(|it| it.provider.dialect.api() != Api::OpenAi) {
-            let message = "embeddings are asked for in OpenAI's API: of targets with that alone";
-            problems.add(&at, message);
+        if model.all().any(|it| it.provider.dialect.speaks(Api::Anthropic)) {
+            problems.add(&at, "Anthropic has no embeddings");
         }
         Some(Semantic { model: model.clone(), threshold: threshold? })
     }

@@ -3,7 +3,10 @@
 //! encoder; nothing is written for pairs.
 pub mod anthropic;
 pub mod gemini;
+pub mod ollama;
 pub mod openai;
+pub mod place;
+pub mod responses;
 #[cfg(test)]
 mod tests;
 
@@ -12,16 +15,21 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::{
-    chat::{Media, Message, Part, Request, Response, Role},
+    chat::{Media, Message, Object, Part, Request, Response, Role, ToolCall},
     fields::{At, Fields, Malformed},
 };
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
+    /// Chat completions, and whatever else of OpenAI's has no language of its own.
     OpenAi,
+    /// OpenAI's later API for the same.
+    Responses,
     Anthropic,
     Gemini,
+    /// Its native one.
+    Ollama,
 }
 
 impl Api {
@@ -29,8 +37,10 @@ impl Api {
     pub const fn word(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
+            Self::Responses => "responses",
             Self::Anthropic => "anthropic",
             Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
         }
     }
 
@@ -41,31 +51,23 @@ impl Api {
     pub fn decode_request(self, body: Value) -> Result<Request, Malformed> {
         let mut request = match self {
             Self::OpenAi => openai::request::decode(body),
+            Self::Responses => responses::request::decode(body),
             Self::Anthropic => anthropic::request::decode(body),
             Self::Gemini => gemini::request::decode(body),
+            Self::Ollama => ollama::request::decode(body),
         }?;
         check(&mut request)?;
         Ok(request)
-    }
-
-    /// Reads an answer that is whole.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn decode_response(self, body: Value) -> Result<Response, Malformed> {
-        match self {
-            Self::OpenAi => openai::response::decode(body),
-            Self::Anthropic => anthropic::response::decode(body),
-            Self::Gemini => gemini::response::decode(body),
-        }
     }
 
     #[must_use]
     pub fn encode_response(self, response: &Response, created: u64) -> Value {
         match self {
             Self::OpenAi => openai::response::encode(response, created),
+            Self::Responses => responses::response::encode(response, created),
             Self::Anthropic => anthropic::response::encode(response),
             Self::Gemini => gemini::response::encode(response),
+            Self::Ollama => ollama::response::encode(response, created),
         }
     }
 }
@@ -76,9 +78,21 @@ pub enum Dialect {
     OpenAi,
     /// OpenAI's as others speak it, some of whom know its older words alone.
     Compatible,
+    /// OpenAI's, at Microsoft's.
+    Azure(Azure),
     Mistral,
     Anthropic(anthropic::Version),
     Gemini,
+    Ollama,
+}
+
+/// Where Azure has its deployments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Azure {
+    /// Under paths of their own, with a date as the version.
+    Deployments,
+    /// Under `/openai/v1`, as OpenAI has its models.
+    V1,
 }
 
 /// A request in a provider's language, and what could not be said in it.
@@ -89,13 +103,28 @@ pub struct Encoded {
 }
 
 impl Dialect {
+    /// Whether a conversation in this API is understood as it is.
     #[must_use]
-    pub const fn api(self) -> Api {
-        match self {
-            Self::OpenAi | Self::Compatible | Self::Mistral => Api::OpenAi,
-            Self::Anthropic(_) => Api::Anthropic,
-            Self::Gemini => Api::Gemini,
+    pub const fn speaks(self, api: Api) -> bool {
+        match api {
+            Api::OpenAi => self.is_openais(),
+            Api::Responses => matches!(self, Self::OpenAi | Self::Azure(Azure::V1)),
+            Api::Anthropic => matches!(self, Self::Anthropic(_)),
+            Api::Gemini => matches!(self, Self::Gemini),
+            Api::Ollama => matches!(self, Self::Ollama),
         }
+    }
+
+    /// Whether it is chat completions, whosever.
+    #[must_use]
+    pub const fn is_openais(self) -> bool {
+        matches!(self, Self::OpenAi | Self::Compatible | Self::Azure(_) | Self::Mistral)
+    }
+
+    /// Whether it is OpenAI's own service, wherever: its later words are known there.
+    #[must_use]
+    pub const fn is_openai_itself(self) -> bool {
+        matches!(self, Self::OpenAi | Self::Azure(_))
     }
 
     /// Writes what is asked, for this model of the provider.
@@ -104,11 +133,27 @@ impl Dialect {
     /// Some of the conversation itself cannot be said to this provider.
     pub fn encode_request(self, request: &Request, model: &str) -> Result<Encoded, Malformed> {
         match self {
-            Self::OpenAi | Self::Compatible | Self::Mistral => {
+            Self::OpenAi | Self::Compatible | Self::Azure(_) | Self::Mistral => {
                 openai::request::encode(request, model, self)
             }
             Self::Anthropic(version) => anthropic::request::encode(request, model, version),
             Self::Gemini => gemini::request::encode(request),
+            Self::Ollama => ollama::request::encode(request, model),
+        }
+    }
+
+    /// Reads an answer that is whole.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn decode_response(self, body: Value) -> Result<Response, Malformed> {
+        match self {
+            Self::OpenAi | Self::Compatible | Self::Azure(_) | Self::Mistral => {
+                openai::response::decode(body)
+            }
+            Self::Anthropic(_) => anthropic::response::decode(body),
+            Self::Gemini => gemini::response::decode(body),
+            Self::Ollama => ollama::response::decode(body),
         }
     }
 }
@@ -205,13 +250,77 @@ fn text_of(parts: &[Part]) -> String {
     text
 }
 
+/// Calls and results of APIs in which they need not have ids: elsewhere they do.
+#[derive(Debug, Default)]
+struct Ids {
+    calls: usize,
+    /// Calls without an id that wait for their results: name and the id that they were given.
+    waiting: Vec<(String, String)>,
+}
+
+impl Ids {
+    fn call(&mut self, name: &str, own: Option<String>) -> String {
+        self.calls += 1;
+        own.filter(|it| !it.is_empty()).unwrap_or_else(|| {
+            let id = format!("call_{}", self.calls);
+            self.waiting.push((name.to_owned(), id.clone()));
+            id
+        })
+    }
+
+    /// The call that is answered: the first of that name, or the first if none is named.
+    fn result(&mut self, name: &str, own: Option<String>) -> String {
+        if let Some(id) = own.filter(|it| !it.is_empty()) {
+            return id;
+        }
+        let at = self.waiting.iter().position(|(it, _)| name.is_empty() || it == name);
+        // The check of the conversation says that there was no such call.
+        at.map_or_else(|| name.to_owned(), |at| self.waiting.remove(at).1)
+    }
+}
+
+/// A call whose arguments come in pieces, for APIs that say them whole.
+#[derive(Debug, Default)]
+struct Gathered(Option<(ToolCall, String)>);
+
+impl Gathered {
+    fn begin(&mut self, id: String, name: String, signature: Option<String>) {
+        let arguments = Object::new();
+        self.0 = Some((ToolCall { id, name, arguments, signature }, String::new()));
+    }
+
+    fn more(&mut self, text: &str) {
+        if let Some((_, arguments)) = &mut self.0 {
+            arguments.push_str(text);
+        }
+    }
+
+    fn take(&mut self) -> Option<ToolCall> {
+        let (mut call, text) = self.0.take()?;
+        call.arguments = serde_json::from_str(&text).unwrap_or_default();
+        Some(call)
+    }
+}
+
+/// What a picture is by its first bytes, of which base64 shows these letters: for clients that do not
+/// say it.
+fn picture(base64: String) -> Media {
+    let mime = match base64.as_bytes() {
+        [b'i', b'V', b'B', b'O', b'R', ..] => "image/png",
+        [b'R', b'0', b'l', b'G', ..] => "image/gif",
+        [b'U', b'k', b'l', b'G', ..] => "image/webp",
+        _ => "image/jpeg",
+    };
+    Media::Data { mime: mime.to_owned(), base64 }
+}
+
 /// A schema that takes anything: for tools that say none, where a vendor wants one.
 fn any_object() -> Value {
     json!({"type": "object", "properties": {}})
 }
 
 /// Sets `key` where there is something to set.
-fn put(body: &mut Value, key: &str, value: Option<impl Into<Value>>) {
+pub(super) fn put(body: &mut Value, key: &str, value: Option<impl Into<Value>>) {
     if let (Some(map), Some(value)) = (body.as_object_mut(), value) {
         map.insert(key.to_owned(), value.into());
     }

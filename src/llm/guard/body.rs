@@ -28,7 +28,7 @@ pub enum Place {
 }
 
 /// The API's own words: names of its things, and enumerations.
-const WORDS: [&str; 20] = [
+const WORDS: [&str; 22] = [
     "role",
     "type",
     "model",
@@ -49,6 +49,8 @@ const WORDS: [&str; 20] = [
     "system_fingerprint",
     "modelVersion",
     "responseId",
+    "created_at",
+    "done_reason",
 ];
 
 /// Where pictures, sounds and seals stand.
@@ -197,6 +199,13 @@ impl<'a> Walk<'a> {
                     self.walk(value, Place::Tool)?;
                 }
                 (_, Value::String(text)) if is_word(key) || is_sealed(key, text) => {}
+                // Ollama's pictures.
+                ("images", Value::Array(list)) => {
+                    let is_picture =
+                        |it: &Value| it.as_str().is_some_and(|it| is_sealed("data", it));
+                    let mut others = list.iter_mut().filter(|it| !is_picture(it));
+                    others.try_for_each(|it| self.walk(it, Place::Api))?;
+                }
                 _ => self.walk(value, Place::Api)?,
             }
         }

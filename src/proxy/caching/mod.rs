@@ -3,6 +3,7 @@
 mod invalidate;
 mod purge;
 mod status;
+mod unfit;
 
 use std::{
     sync::LazyLock,
@@ -20,7 +21,12 @@ use pingora::{
     proxy::Session,
 };
 
-pub use self::{invalidate::invalidate, purge::read as purge, status::write as write_status};
+pub use self::{
+    invalidate::invalidate,
+    purge::read as purge,
+    status::write as write_status,
+    unfit::{forget_unfit, mark_unfit, refuse_hit},
+};
 use super::{exchange::Exchange, reply};
 use crate::{
     cache::{
@@ -91,6 +97,8 @@ pub struct Caching {
     chosen: Option<Use>,
     /// The answer is on its way into the store, and perhaps to others: it cannot be begun again.
     pub is_storing: bool,
+    /// The route's policies did not let the answer pass, and would not the next time.
+    is_unfit: bool,
     /// Why the answer was not kept.
     pub refused: Option<&'static str>,
 }
@@ -108,6 +116,7 @@ pub fn enable(session: &mut Session, exchange: &mut Exchange, store: &'static St
         validated: None,
         chosen: None,
         is_storing: false,
+        is_unfit: false,
         refused: (!is_fit).then_some("request"),
     }));
     if !is_fit {

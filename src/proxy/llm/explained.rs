@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::recall;
+use super::answers;
 use crate::{
     gateway::llm::{Llm, Model, Target},
     llm::guard::{Rule, Side},
@@ -27,7 +27,7 @@ fn models(llm: &Llm) -> Value {
         let said = json!({
             "targets": model.targets.iter().map(weighed).collect::<Value>(),
             "fallback": model.fallback.iter().map(named).collect::<Value>(),
-            "cache": model.recall.as_ref().map(recall::shown),
+            "cache": model.recall.as_ref().map(answers::shown),
         });
         (name.to_string(), said)
     };

@@ -50,11 +50,15 @@ impl Who {
 pub async fn request(
     exchange: &Exchange,
     guards: &Guards,
-    body: Bytes,
+    (body, is_form): (Bytes, bool),
     place: Place,
 ) -> Result<(Bytes, Found), Rejection> {
     if !guards.look_at(Side::Request) {
         return Ok((body, Found::default()));
+    }
+    if place == Place::Api && is_form {
+        let why = "guards look at what is asked here, and cannot look at forms";
+        return Err(Rejection::new(Code::MediaTypeUnsupported).detail(why));
     }
     let mut walk = Walk::new(guards, Side::Request);
     let guarded = walk.request(&body, place).map_err(|why| {

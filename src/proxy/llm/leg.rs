@@ -144,14 +144,14 @@ fn head(attempt: &Try<'_>, key: Option<&Key>) -> Result<RequestHeader> {
     let mut head = RequestHeader::build(Method::POST, outgoing.path.as_bytes(), Some(12))?;
     let authority = provider.upstream.endpoints().first().map_or("", |it| it.authority());
     head.insert_header(header::HOST, authority)?;
-    head.insert_header(header::CONTENT_TYPE, JSON)?;
+    head.insert_header(header::CONTENT_TYPE, outgoing.content_type.clone().unwrap_or(JSON))?;
     head.insert_header(header::CONTENT_LENGTH, outgoing.body.len())?;
     head.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
     head.insert_header(header::USER_AGENT, AGENT)?;
     if let Dialect::Anthropic(version) = provider.dialect {
         head.insert_header(super::ANTHROPIC_VERSION.clone(), version.word())?;
     }
-    if !outgoing.is_translated {
+    if !outgoing.is_translated() {
         for (name, value) in attempt.headers {
             head.insert_header(name.clone(), value.clone())?;
         }

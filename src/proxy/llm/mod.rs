@@ -1,6 +1,7 @@
 //! Routes that models answer: the body is read whole, a target chosen, and its answer brought to the
 //! client in the client's own language. Nothing reaches the client before a target says something, so
 //! that another can be asked in its place.
+mod answers;
 mod asked;
 mod explained;
 mod guard;
@@ -8,7 +9,6 @@ mod intake;
 mod leg;
 mod meter;
 mod prompt;
-mod recall;
 mod relay;
 mod say;
 mod target;
@@ -19,12 +19,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
-use pingora::{Error, ErrorType, Result, proxy::Session};
+use http::{HeaderName, HeaderValue, header};
+use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use self::{
+    answers::{Known, Question},
     asked::Asked,
-    recall::{Known, Question},
     target::{Ready, Trouble, Try},
 };
 pub use self::{explained::explain, meter::Meter};
@@ -38,6 +38,7 @@ use crate::{
     llm::{
         Api, Call, Endpoint, Failure,
         endpoint::api_of,
+        form,
         guard::{Side, body::Place},
     },
     policy::Policy,
@@ -89,7 +90,7 @@ pub async fn serve(
                 None => reply::refuse(session, exchange, unknown(name)).await,
             };
         }
-        Endpoint::Generate | Endpoint::Pass(_) => {}
+        _ => {}
     }
     if slips_past(exchange) {
         let rejection =
@@ -100,11 +101,17 @@ pub async fn serve(
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
+    let kind = session.req_header().headers.get(header::CONTENT_TYPE);
+    let is_form = kind.and_then(|it| form::boundary(it.to_str().ok()?)).is_some();
+    let is_form = is_form && matches!(call.endpoint, Endpoint::Pass(_));
+    let body = (body, is_form);
     let (body, found) = match guard::request(exchange, &route.guards, body, Place::Api).await {
         Ok(guarded) => guarded,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
-    match begin(&call, &body, route) {
+    let owner = exchange.context.identity.as_ref().map(|it| it.credential.clone());
+    let owner = owner.as_ref().map_or("", |it| it.owner());
+    match begin(&call, session.req_header(), &body, (owner, route)) {
         Ok((asked, model)) => {
             let mut meter = Meter::new(model.clone());
             meter.found(&route.guards, Side::Request, found);
@@ -131,10 +138,11 @@ fn unknown(name: &str) -> Rejection {
 
 fn begin<'a>(
     call: &'a Call,
+    request: &RequestHeader,
     body: &'a Bytes,
-    route: &Llm,
+    (owner, route): (&'a str, &'a Llm),
 ) -> Result<(Asked<'a>, Arc<Model>), Box<Rejection>> {
-    let asked = Asked::read(call, body)
+    let asked = Asked::read(call, request, body, (owner, &route.memory))
         .map_err(|why| Box::new(Rejection::new(Code::RequestMalformed).detail(why.to_string())))?;
     match route.models.get(asked.model.as_str()) {
         Some(model) => Ok((asked, model.clone())),
@@ -165,7 +173,7 @@ async fn ask(
     }
     let headers = asked.passed_headers(session.req_header());
     let heads = (&session.req_header().headers, headers.as_slice());
-    let mut question = match recall::look(proxy, exchange, route, &model, &asked, heads).await {
+    let mut question = match answers::look(proxy, exchange, route, &model, &asked, heads).await {
         Known::Answer(kept) => return say::again(session, exchange, &kept).await,
         Known::New(question) => Some(question),
         Known::Nothing => None,

@@ -42,7 +42,7 @@ pub async fn serve(
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
-    let guarded = guard::request(exchange, &route.guards, body, Place::Input).await;
+    let guarded = guard::request(exchange, &route.guards, (body, false), Place::Input).await;
     let asked = guarded.and_then(|(body, found)| Ok((read(prompt, &body, is_stream)?, found)));
     let (body, found) = match asked {
         Ok(asked) => asked,
@@ -55,7 +55,9 @@ pub async fn serve(
         is_stream: false,
         is_list: false,
     };
-    match begin(&call, &body, route) {
+    let owner = exchange.context.identity.as_ref().map(|it| it.credential.clone());
+    let owner = owner.as_ref().map_or("", |it| it.owner());
+    match begin(&call, session.req_header(), &body, (owner, route)) {
         Ok((mut asked, model)) => {
             asked.prompt = Some(prompt);
             let mut meter = Meter::new(model.clone());

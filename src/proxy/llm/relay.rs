@@ -1,8 +1,11 @@
 //! A stream on its way from a provider to a client: translated event by event, or passed on as it came.
+use std::{sync::Arc, time::Instant};
+
 use bytes::Bytes;
 use http::HeaderValue;
 
 use super::{
+    asked::Answer,
     guard::{self, Who},
     leg::Leg,
     target::{Trouble, Try},
@@ -12,23 +15,29 @@ use crate::{
     llm::{
         Api, Endpoint, Failure,
         chat::{self, Event},
-        endpoint::Pass,
         guard::{
             Found, Guards, Side,
             events::{Events, Stopped},
             frames::{Frames, Words},
         },
-        prompt, seal,
-        sse::{Frame, Parser, TooLong},
+        names::Names,
+        prompt,
+        recall::{Keeping, Memory},
+        seal::Tag,
+        split::Splitter,
+        sse::Frame,
         stream::{Decoder, Encoder, Framing, Manner, broken},
         watch::Watch,
     },
     upstream::Picked,
 };
 
+/// A stream that is translated may be kept in part until its end: what that may take.
+const LONGEST: usize = 64 << 20;
+
 pub struct Relay {
     leg: Leg,
-    parser: Parser,
+    splitter: Splitter,
     way: Way,
     /// What the client is to get next.
     out: Vec<u8>,
@@ -56,51 +65,119 @@ const HELD: usize = 16 << 20;
 
 /// How it goes on.
 enum Way {
-    Translate {
-        vendor: Api,
-        decoder: Decoder,
-        encoder: Box<Encoder>,
-        events: Vec<Event>,
-        usage: Option<chat::Usage>,
-    },
-    Pass {
-        watch: Box<Watch>,
-        framing: Framing,
-        hides_usage: bool,
-    },
+    Translate(Box<Translation>),
+    Pass { watch: Box<Watch>, framing: Framing, hides_usage: bool },
+}
+
+/// From a provider's words into a client's.
+struct Translation {
+    tag: Tag,
+    names: Names,
+    decoder: Decoder,
+    encoder: Encoder,
+    events: Vec<Event>,
+    usage: Option<chat::Usage>,
+    keeping: Keeping,
+    memory: Arc<Memory>,
+    owner: Box<str>,
+    /// Bytes that came.
+    length: usize,
+}
+
+impl Translation {
+    fn frame(
+        &mut self,
+        frame: &Frame,
+        guarding: Option<&mut Guarding>,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Failure> {
+        self.length += frame.raw.len();
+        if self.length > LONGEST {
+            return Err(broken("the provider's answer is too long"));
+        }
+        self.decoder.read(frame, &mut self.events)?;
+        if let Some(guarding) = guarding {
+            guarding.events(&mut self.events, false)?;
+        }
+        Ok(self.write(out))
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>) -> bool {
+        let mut has_content = false;
+        for mut event in self.events.drain(..) {
+            has_content |= event.is_content();
+            if let Event::Usage(used) = event {
+                self.usage = Some(used);
+            }
+            self.tag.mark_event(&mut event);
+            self.names.restore_event(&mut event);
+            self.keeping.see(&event);
+            self.encoder.push(event, out);
+        }
+        has_content
+    }
+
+    fn finish(
+        &mut self,
+        guarding: Option<&mut Guarding>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        self.decoder.finish()?;
+        if let Some(guarding) = guarding {
+            guarding.events(&mut self.events, true)?;
+            self.write(out);
+        }
+        if let Encoder::Prompt(encoder) = &self.encoder {
+            encoder.check()?;
+        }
+        let now = clock::nanos(Instant::now());
+        std::mem::take(&mut self.keeping).finish(&self.memory, &self.owner, now);
+        self.encoder.finish(out);
+        Ok(())
+    }
 }
 
 impl Relay {
     pub fn new(leg: Leg, attempt: &Try<'_>) -> Self {
         let asked = attempt.asked;
         let (api, is_list) = (asked.call.api, asked.call.is_list);
-        let way = if attempt.outgoing.is_translated {
-            let vendor = attempt.target.provider.dialect.api();
+        let dialect = attempt.target.provider.dialect;
+        let way = if let Answer::Chat(names) = &attempt.outgoing.answer {
             let manner = Manner {
                 created: clock::Now::read().unix.as_secs(),
                 wants_usage: asked.wants_usage,
                 is_list,
             };
-            Way::Translate {
-                vendor,
-                decoder: Decoder::new(vendor),
-                encoder: Box::new(match asked.prompt {
+            Way::Translate(Box::new(Translation {
+                tag: attempt.target.provider.tag.clone(),
+                names: names.clone(),
+                decoder: Decoder::new(dialect),
+                encoder: match asked.prompt {
                     Some(prompt) => Encoder::Prompt(prompt::stream::Encoder::new(prompt.clone())),
                     None => Encoder::new(api, manner),
-                }),
+                },
                 events: Vec::new(),
                 usage: None,
-            }
+                keeping: Keeping::default(),
+                memory: asked.memory.clone(),
+                owner: asked.owner.into(),
+                length: 0,
+            }))
         } else {
-            let is_responses = asked.call.endpoint == Endpoint::Pass(Pass::Responses);
-            let watch = if is_responses { Watch::responses() } else { Watch::new(api) };
-            let hides_usage = api == Api::OpenAi && !is_responses && !asked.wants_usage;
-            Way::Pass { watch: Box::new(watch), framing: Framing::new(is_list), hides_usage }
+            let watch = match (asked.call.endpoint, api) {
+                (Endpoint::Pass(_), _) => Watch::other(),
+                (_, Api::Responses) => Watch::responses(),
+                _ => Watch::new(dialect),
+            };
+            let is_chat = api == Api::OpenAi && asked.call.endpoint == Endpoint::Generate;
+            let hides_usage = is_chat && !asked.wants_usage;
+            let framing = Framing::of(api, is_list);
+            Way::Pass { watch: Box::new(watch), framing, hides_usage }
         };
         let guarding = attempt.is_guarded().then(|| Box::new(Guarding::new(attempt, api)));
-        let (parser, out) = (Parser::default(), Vec::new());
+        let (splitter, out) = (Splitter::new(dialect), Vec::new());
         let (has_content, is_ended) = (false, false);
-        Self { leg, parser, way, out, guarding, has_content, is_ended, api, is_list }
+        Self { leg, splitter, way, out, guarding, has_content, is_ended, api, is_list }
     }
 
     /// Reads up to the first content. Until then nothing was said to the client.
@@ -157,20 +234,14 @@ impl Relay {
     async fn step(&mut self) -> Result<(), Box<Trouble>> {
         match self.leg.read().await {
             Ok(Some(chunk)) => {
-                self.parser.push(&chunk);
-                loop {
-                    match self.parser.take() {
-                        Ok(Some(frame)) => self.frame(&frame).map_err(|why| self.trouble(why))?,
-                        Ok(None) => return Ok(()),
-                        Err(TooLong) => {
-                            let why = "an event of the provider's stream is too long";
-                            return Err(Trouble::in_stream(broken(why)));
-                        }
-                    }
+                self.splitter.push(&chunk);
+                while let Some(frame) = self.splitter.take().map_err(Trouble::in_stream)? {
+                    self.frame(&frame).map_err(|why| self.trouble(why))?;
                 }
+                Ok(())
             }
             Ok(None) => {
-                if let Some(frame) = self.parser.finish() {
+                if let Some(frame) = self.splitter.finish() {
                     self.frame(&frame).map_err(|why| self.trouble(why))?;
                 }
                 self.end().map_err(|why| self.trouble(why))
@@ -181,19 +252,9 @@ impl Relay {
 
     fn frame(&mut self, frame: &Frame) -> Result<(), Failure> {
         match &mut self.way {
-            Way::Translate { vendor, decoder, encoder, events, usage } => {
-                decoder.read(frame, events)?;
-                if let Some(guarding) = &mut self.guarding {
-                    guarding.events(events, false)?;
-                }
-                for mut event in events.drain(..) {
-                    self.has_content |= event.is_content();
-                    if let Event::Usage(used) = event {
-                        *usage = Some(used);
-                    }
-                    seal::mark_event(*vendor, &mut event);
-                    encoder.push(event, &mut self.out);
-                }
+            Way::Translate(it) => {
+                let guarding = self.guarding.as_deref_mut();
+                self.has_content |= it.frame(frame, guarding, &mut self.out)?;
             }
             Way::Pass { watch, framing, hides_usage } => {
                 let seen = watch.see(frame)?;
@@ -213,20 +274,7 @@ impl Relay {
 
     fn end(&mut self) -> Result<(), Failure> {
         match &mut self.way {
-            Way::Translate { vendor, decoder, encoder, events, .. } => {
-                decoder.finish()?;
-                if let Some(guarding) = &mut self.guarding {
-                    guarding.events(events, true)?;
-                }
-                for mut event in events.drain(..) {
-                    seal::mark_event(*vendor, &mut event);
-                    encoder.push(event, &mut self.out);
-                }
-                if let Encoder::Prompt(encoder) = &**encoder {
-                    encoder.check()?;
-                }
-                encoder.finish(&mut self.out);
-            }
+            Way::Translate(it) => it.finish(self.guarding.as_deref_mut(), &mut self.out)?,
             Way::Pass { watch, framing, .. } => {
                 if !watch.is_over() {
                     return Err(broken("the provider's stream ended before its answer did"));
@@ -245,32 +293,31 @@ impl Relay {
     pub fn fail(&mut self, failure: &Failure, request_id: Option<&HeaderValue>) -> Bytes {
         let id = request_id.and_then(|it| it.to_str().ok());
         let mut out = std::mem::take(&mut self.out);
-        if let Way::Translate { encoder, .. } = &self.way
-            && let Encoder::Prompt(encoder) = &**encoder
-        {
-            encoder.fail(failure, &mut out);
-            return out.into();
+        match &mut self.way {
+            Way::Translate(it) => it.encoder.fail(failure, id, &mut out),
+            Way::Pass { watch, framing, .. } => {
+                framing.fail(self.api, failure, (id, watch.seen()), &mut out);
+            }
         }
-        let mut own = Framing::new(self.is_list);
-        let framing = match &mut self.way {
-            Way::Translate { encoder, .. } => encoder.framing().unwrap_or(&mut own),
-            Way::Pass { framing, .. } => framing,
-        };
-        framing.fail(self.api, failure, id, &mut out);
         out.into()
     }
 
     #[must_use]
     pub fn usage(&self) -> Option<chat::Usage> {
         match &self.way {
-            Way::Translate { usage, .. } => *usage,
+            Way::Translate(it) => it.usage,
             Way::Pass { watch, .. } => watch.usage(),
         }
     }
 
+    /// Of what the client gets.
     #[must_use]
-    pub const fn is_list(&self) -> bool {
-        self.is_list
+    pub const fn media_type(&self) -> &'static str {
+        match self.api {
+            Api::Ollama => "application/x-ndjson",
+            _ if self.is_list => "application/json",
+            _ => "text/event-stream",
+        }
     }
 
     #[must_use]
@@ -286,8 +333,10 @@ impl Relay {
 
 impl Guarding {
     fn new(attempt: &Try<'_>, api: Api) -> Self {
-        let is_responses = attempt.asked.call.endpoint == Endpoint::Pass(Pass::Responses);
-        let words = if is_responses { Words::Responses } else { Words::Of(api) };
+        let words = match attempt.asked.call.endpoint {
+            Endpoint::Pass(_) => Words::Other,
+            _ => Words::Of(api),
+        };
         let is_held = attempt.is_held();
         Self {
             guards: attempt.guards.clone(),

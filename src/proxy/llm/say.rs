@@ -7,10 +7,9 @@ use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 use serde_json::{Value, json};
 
 use super::{
+    answers::Tape,
     asked::Outgoing,
-    gone,
-    recall::Tape,
-    refusal,
+    gone, refusal,
     relay::Relay,
     target::{Trouble, Whole},
 };
@@ -19,8 +18,8 @@ use crate::{
     gateway::llm::{Llm, Model, Target},
     llm::{
         Api, Failure,
+        answers::Kept,
         guard::{Guards, Side},
-        recall::Kept,
     },
     proxy::{
         exchange::Exchange,
@@ -32,8 +31,8 @@ use crate::{
 
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 static DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
+static ESTIMATED: HeaderName = HeaderName::from_static("x-tollgate-estimated");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 pub fn dropped(outgoing: &Outgoing) -> Option<HeaderValue> {
@@ -60,6 +59,9 @@ pub async fn whole(
     let mut answer = Answer::new(whole.status, whole.content_type, whole.body)?;
     if let Some(names) = dropped(outgoing) {
         answer.head.headers.insert(&DROPPED, names);
+    }
+    if whole.is_estimate {
+        answer.head.headers.insert(&ESTIMATED, HeaderValue::from_static("true"));
     }
     mark(&mut answer.head, exchange, None);
     answer.write(session, exchange).await
@@ -148,7 +150,7 @@ impl Stream<'_> {
         outgoing: &Outgoing,
     ) -> Result<ResponseHeader> {
         let mut head = Parts::from(ResponseHeader::build_no_case(200, Some(8))?);
-        let kind = if self.relay.is_list() { JSON } else { EVENTS };
+        let kind = HeaderValue::from_static(self.relay.media_type());
         head.headers.insert(header::CONTENT_TYPE, kind);
         head.headers.insert(header::CACHE_CONTROL, NO_CACHE);
         if let Some(names) = dropped(outgoing) {
@@ -199,7 +201,7 @@ impl Stream<'_> {
             }
             // Before the client has the end of it, and asks again.
             if let Some(tape) = self.tape.take_if(|_| is_last && cause.is_none()) {
-                let kind = if self.relay.is_list() { JSON } else { EVENTS };
+                let kind = HeaderValue::from_static(self.relay.media_type());
                 tape.finish(kind, dropped(outgoing));
             }
             session.write_response_body(bytes, is_last).await.map_err(Error::into_down)?;
@@ -298,12 +300,12 @@ pub async fn models(
     let all: Vec<Value> = route.models.values().map(|it| described(api, it)).collect();
     let name = |it: Option<&Value>| it.and_then(|it| it.get("id").cloned()).unwrap_or_default();
     let body = match api {
-        Api::OpenAi => json!({"object": "list", "data": all}),
+        Api::OpenAi | Api::Responses => json!({"object": "list", "data": all}),
         Api::Anthropic => {
             let (first, last) = (name(all.first()), name(all.last()));
             json!({"data": all, "has_more": false, "first_id": first, "last_id": last})
         }
-        Api::Gemini => json!({"models": all}),
+        Api::Gemini | Api::Ollama => json!({"models": all}),
     };
     value(session, exchange, &body).await
 }
@@ -325,14 +327,22 @@ async fn value(session: &mut Session, exchange: &mut Exchange, body: &Value) -> 
 fn described(api: Api, model: &Model) -> Value {
     let name = &*model.name;
     match api {
-        Api::OpenAi => json!({"id": name, "object": "model", "created": 0, "owned_by": "tollgate"}),
+        Api::Ollama => json!({
+            "name": name, "model": name, "modified_at": "1970-01-01T00:00:00Z", "size": 0,
+            "digest": "", "details": {},
+        }),
+        Api::OpenAi | Api::Responses => {
+            json!({"id": name, "object": "model", "created": 0, "owned_by": "tollgate"})
+        }
         Api::Anthropic => json!({
             "type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z",
         }),
         Api::Gemini => {
             json!({
                 "name": format!("models/{name}"), "displayName": name,
-                "supportedGenerationMethods": ["generateContent", "streamGenerateContent"],
+                "supportedGenerationMethods": [
+                    "generateContent", "streamGenerateContent", "countTokens", "embedContent",
+                ],
             })
         }
     }

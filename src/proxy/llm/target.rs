@@ -8,7 +8,7 @@ use pingora::{Error, ErrorType, connectors::http::Connector};
 use serde_json::Value;
 
 use super::{
-    asked::{Asked, Outgoing},
+    asked::{self, Asked, Outgoing},
     guard::{self, Who},
     intake::is_timeout,
     leg::Leg,
@@ -18,12 +18,13 @@ use crate::{
     flow::clock,
     gateway::llm::{Model, Target},
     llm::{
-        Dialect, Endpoint, Failure, chat,
-        endpoint::Pass,
+        Dialect, Endpoint, Failure, chat, count, embed,
         failure::seconds,
         guard::{Found, Guards, Side, body::Walk, events::Stopped},
         keys::{Key, Pick},
-        seal, watch,
+        outline,
+        recall::Keeping,
+        split, watch,
     },
     proxy::cause,
     telemetry::LlmOutcome,
@@ -35,6 +36,7 @@ const LONGEST: usize = 64 << 20;
 const LONGEST_ERROR: usize = 256 << 10;
 /// Keys that one try goes through.
 const KEYS: u32 = 4;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub struct Try<'a> {
     pub connector: &'a Connector,
@@ -60,6 +62,8 @@ pub struct Whole {
     pub content_type: HeaderValue,
     pub body: Bytes,
     pub usage: Option<chat::Usage>,
+    /// Nobody was asked: we reckoned.
+    pub is_estimate: bool,
     /// The guards that found something.
     pub found: Found,
 }
@@ -82,6 +86,13 @@ pub struct Trouble {
     pub blocked: Option<Kept>,
     /// The status that it answered with.
     status: Option<u16>,
+}
+
+impl Whole {
+    fn json(body: Bytes, usage: Option<chat::Usage>) -> Self {
+        let (is_estimate, found) = (false, Found::default());
+        Self { status: 200, content_type: JSON, body, usage, is_estimate, found }
+    }
 }
 
 impl Trouble {
@@ -184,10 +195,7 @@ impl Trouble {
 impl Try<'_> {
     /// Whether a model says something that guards look at.
     pub fn is_guarded(&self) -> bool {
-        let says = matches!(
-            self.asked.call.endpoint,
-            Endpoint::Generate | Endpoint::Pass(Pass::Responses)
-        );
+        let says = matches!(self.asked.call.endpoint, Endpoint::Generate | Endpoint::Pass(_));
         says && self.guards.look_at(Side::Response)
     }
 
@@ -205,6 +213,10 @@ impl Try<'_> {
     }
 
     pub async fn run(&self) -> Result<Ready, Box<Trouble>> {
+        if let asked::Answer::Estimate(tokens) = self.outgoing.answer {
+            let body = count::encode_response(self.asked.call.api, tokens).to_string().into();
+            return Ok(Ready::Whole(Whole { is_estimate: true, ..Whole::json(body, None) }));
+        }
         let (mut tried, mut last) = (0, None);
         for _ in 0..KEYS {
             let now = clock::nanos(Instant::now());
@@ -264,13 +276,17 @@ impl Try<'_> {
         let is_encoded = head.is_some_and(|it| it.headers.contains_key(header::CONTENT_ENCODING));
         let media = content_type.as_ref().and_then(|it| it.to_str().ok()).unwrap_or_default();
         let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let expected = if self.asked.is_stream { "text/event-stream" } else { "application/json" };
-        if media != expected || is_encoded {
+        let provider = &self.target.provider;
+        let streaming = split::media_type(provider.dialect);
+        let is_any = matches!(self.asked.call.endpoint, Endpoint::Pass(_));
+        let is_stream = if is_any { media == streaming } else { self.asked.is_stream };
+        let expected = if is_stream { streaming } else { "application/json" };
+        if (media != expected && !is_any) || is_encoded {
             let is_plain = |c: &char| c.is_ascii_alphanumeric() || "/+-.".contains(*c);
             let media: String = media.chars().filter(is_plain).take(64).collect();
             return Err(Trouble::malformed(format!("it answered with `{media}`, not {expected}")));
         }
-        if self.asked.is_stream {
+        if is_stream {
             let mut relay = Relay::new(leg, self);
             relay.begin(self.who).await?;
             return Ok(Ready::Stream(Box::new(relay)));
@@ -278,7 +294,7 @@ impl Try<'_> {
         let body = leg.read_all(LONGEST).await.map_err(|why| Trouble::of_error(&why))?;
         let status = leg.status;
         drop(leg.release(self.connector).await);
-        let content_type = content_type.unwrap_or(HeaderValue::from_static("application/json"));
+        let content_type = content_type.unwrap_or(JSON);
         let (body, found) = match self.is_guarded() {
             true => self.guarded(body).await?,
             false => (body, Found::default()),
@@ -305,8 +321,7 @@ impl Try<'_> {
         match verdict {
             Ok(changed) => Ok((changed.map_or(body, Bytes::from), found)),
             Err(stopped) => {
-                let api = self.target.provider.dialect.api();
-                let usage = watch::usage_of(api, self.asked.pass(), &body).ok().flatten();
+                let usage = self.whole(200, JSON, body).ok().and_then(|it| it.usage);
                 Err(Trouble::blocked(self.guards, stopped, usage, found))
             }
         }
@@ -318,25 +333,57 @@ impl Try<'_> {
         content_type: HeaderValue,
         body: Bytes,
     ) -> Result<Whole, Box<Trouble>> {
-        let api = self.target.provider.dialect.api();
-        if !self.outgoing.is_translated {
-            let usage = watch::usage_of(api, self.asked.pass(), &body);
-            let usage = usage.map_err(|_| Trouble::malformed("its answer is no JSON object"))?;
-            return Ok(Whole { status, content_type, body, usage, found: Found::default() });
+        let malformed = |why: String| Trouble::malformed(why);
+        let call = self.asked.call;
+        match &self.outgoing.answer {
+            asked::Answer::Chat(_) => self.chat(&body),
+            asked::Answer::Embed(shape, texts) => {
+                let dialect = self.target.provider.dialect;
+                let read = embed::decode_response(dialect, &body, *texts);
+                let read = read.map_err(|why| malformed(why.to_string()))?;
+                let said = embed::encode_response(call.api, *shape, &self.asked.model, &read);
+                Ok(Whole::json(said.to_string().into(), read.usage))
+            }
+            asked::Answer::Count => {
+                let value = parsed(&body)?;
+                let tokens = count::decode_response(&value).map_err(|why| malformed(why.why))?;
+                Ok(Whole::json(count::encode_response(call.api, tokens).to_string().into(), None))
+            }
+            asked::Answer::AsItCame | asked::Answer::Estimate(_) => {
+                let usage = watch::usage_of(call.api, &body);
+                let usage = match (usage, call.endpoint) {
+                    (Ok(usage), _) => usage,
+                    // A picture or a voice need not say what it took.
+                    (Err(_), Endpoint::Pass(_)) => None,
+                    (Err(_), _) => {
+                        return Err(Trouble::malformed("its answer is no JSON object"));
+                    }
+                };
+                Ok(Whole { status, content_type, ..Whole::json(body, usage) })
+            }
         }
-        let value = serde_json::from_slice(&body)
-            .map_err(|_| Trouble::malformed("its answer is not JSON"))?;
-        let mut response =
-            api.decode_response(value).map_err(|why| Trouble::malformed(why.to_string()))?;
-        seal::mark_response(api, &mut response);
+    }
+
+    /// A conversation goes on in the client's own words.
+    fn chat(&self, body: &[u8]) -> Result<Whole, Box<Trouble>> {
+        let provider = &self.target.provider;
+        let mut response = provider
+            .dialect
+            .decode_response(parsed(body)?)
+            .map_err(|why| Trouble::malformed(why.to_string()))?;
+        provider.tag.mark_response(&mut response);
+        if let asked::Answer::Chat(names) = &self.outgoing.answer {
+            names.restore_response(&mut response);
+        }
+        let keeping = Keeping::of(&response);
+        keeping.finish(self.asked.memory, self.asked.owner, clock::nanos(Instant::now()));
         let now = clock::Now::read().unix.as_secs();
         let body = match self.asked.prompt {
             Some(prompt) => prompt.answer(&response).map_err(Trouble::malformed)?,
             None => self.asked.call.api.encode_response(&response, now),
         };
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
-        let (usage, found) = (response.usage, Found::default());
-        Ok(Whole { status: 200, content_type, body, usage, found })
+        Ok(Whole::json(body, response.usage))
     }
 
     /// Google says of a bad key that the request is bad.
@@ -383,10 +430,15 @@ impl Try<'_> {
             }
         }
         // As it came only in the very shape that the client knows: Mistral has one of its own.
-        let is_same = !self.outgoing.is_translated && Failure::is_of(self.asked.call.api, &body);
+        let is_same = !self.outgoing.is_translated() && Failure::is_of(self.asked.call.api, &body);
         let said = content_type.filter(|_| is_same && !is_ours).map(|it| (it, body));
         Box::new(Trouble { outcome, failure, cause, said, blocked: None, status: Some(status) })
     }
+}
+
+fn parsed(body: &[u8]) -> Result<Value, Box<Trouble>> {
+    outline::bound(body).map_err(|why| Trouble::malformed(why.why))?;
+    serde_json::from_slice(body).map_err(|_| Trouble::malformed("its answer is not JSON"))
 }
 
 fn no_key(wait: Duration) -> Box<Trouble> {

@@ -1,5 +1,8 @@
 //! Routes that models answer: each client's API before each vendor's stub, whole and as a stream, and
 //! what happens when vendors, keys or clients misbehave.
+mod checks;
+mod clients;
+mod endpoints;
 mod faults;
 mod guards;
 mod http2;
@@ -10,11 +13,12 @@ mod recall;
 mod refusals;
 mod sdks;
 mod speech;
+mod state;
 mod vendors;
 
 use serde_json::{Value, json};
 
-use self::vendors::{VENDORS, Vendor};
+use self::vendors::{AZURE, VENDORS, Vendor};
 use crate::support::{Gateway, Request, Response, Upstream, hash_of, key};
 
 /// A gateway before a stub of each vendor. A model is called `VENDOR` or `VENDOR.WAY`, and the stub does
@@ -72,10 +76,22 @@ impl Scene {
         for (vendor, stub) in &stubs {
             let (word, secret) = (vendor.word(), vendor.secret());
             let path = if matches!(vendor, Vendor::OpenAi | Vendor::Mistral) { "/v1" } else { "" };
+            let version = match vendor {
+                Vendor::Azure => format!(", version: {AZURE}"),
+                _ => String::new(),
+            };
+            let url = stub.url();
             providers += &format!(
-                "    {word}: {{api: {word}, url: \"{}{path}\", keys: [{{id: k, secret: {secret}}}]}}\n",
-                stub.url()
+                "    {word}: {{api: {word}, url: \"{url}{path}\"{version}, keys: [{{id: k, secret: {secret}}}]}}\n"
             );
+            if *vendor == Vendor::OpenAi {
+                // The stub is at no place of OpenAI's: this one is said to be it all the same.
+                providers += &format!(
+                    "    itself: {{api: openai, compatible: false, url: \"{url}/v1\", keys: [{{id: k, secret: {secret}}}]}}\n"
+                );
+                all += "    itself: {targets: [{provider: itself, model: m}]}\n";
+                names.push("itself".to_owned());
+            }
             for way in WAYS {
                 let name = if way == "m" { word.to_owned() } else { format!("{word}.{way}") };
                 all += &format!(
@@ -89,7 +105,7 @@ impl Scene {
         names.extend(more.map(|it| it.trim().split(':').next().unwrap().to_owned()));
         let yaml = format!(
             "consumers:\n  acme: {{api_keys: [{{id: one, hash: \"{}\"}}]}}\n\
-             routes:\n  - id: open\n    match: {{paths: [/v1/*, /v1beta/*]}}\n    public: true\n    \
+             routes:\n  - id: open\n    match: {{paths: [/v1/*, /v1beta/*, /api/*]}}\n    public: true\n    \
              body_limit: 1MiB\n    llm: {{models: [{names}]{route}}}\n  - id: keyed\n    match: {{paths: [/keyed/*]}}\n    \
              auth: [api_key]\n    llm: {{models: [{names}]}}\n{routes}\
              llm:\n  providers:\n{providers}  models:\n{all}{models}",
@@ -132,7 +148,10 @@ pub fn question(model: &str) -> Value {
 /// The data of a stream's events.
 pub fn events(response: &Response) -> Vec<Value> {
     let text = response.text();
-    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let data = text.lines().filter_map(|line| {
+        // Ollama's are lines of JSON.
+        line.strip_prefix("data: ").or_else(|| line.starts_with('{').then_some(line))
+    });
     data.filter(|it| *it != "[DONE]")
         .map(|it| serde_json::from_str(it).unwrap_or_else(|why| panic!("{why}: {it}")))
         .collect()

@@ -40,10 +40,10 @@ impl Vendor {
     pub fn whole(self, asks: &Asks, hides_usage: bool) -> Value {
         let text = TEXT.concat();
         let mut body = match self {
-            Self::OpenAi | Self::Mistral => {
+            Self::OpenAi | Self::Azure | Self::Mistral => {
                 let call = json!({
                     "id": "call00001", "type": "function",
-                    "function": {"name": "weather", "arguments": ARGUMENTS.concat()},
+                    "function": {"name": asks.tool, "arguments": ARGUMENTS.concat()},
                 });
                 let (message, reason) = match asks.wants_tool {
                     true => (
@@ -62,7 +62,7 @@ impl Vendor {
                 let input: Value = serde_json::from_str(&ARGUMENTS.concat()).unwrap();
                 let (block, reason) = match asks.wants_tool {
                     true => (
-                        json!({"type": "tool_use", "id": "toolu_1", "name": "weather", "input": input}),
+                        json!({"type": "tool_use", "id": "toolu_1", "name": asks.tool, "input": input}),
                         "tool_use",
                     ),
                     false => (json!({"type": "text", "text": text}), "end_turn"),
@@ -73,11 +73,16 @@ impl Vendor {
                     "usage": anthropic_usage(OUTPUT),
                 })
             }
+            Self::Ollama => {
+                let mut body = ollama_line(&ollama_message(asks, &text));
+                ollama_end(&mut body, hides_usage);
+                body
+            }
             Self::Gemini => {
                 let args: Value = serde_json::from_str(&ARGUMENTS.concat()).unwrap();
                 let part = match asks.wants_tool {
                     true => json!({
-                        "functionCall": {"name": "weather", "args": args},
+                        "functionCall": {"name": asks.tool, "args": args},
                         "thoughtSignature": "c2lnbmVk",
                     }),
                     false => json!({"text": text}),
@@ -96,7 +101,10 @@ impl Vendor {
 
     pub fn events(self, asks: &Asks, request: &Value, hides_usage: bool) -> Vec<String> {
         match self {
-            Self::OpenAi | Self::Mistral => self.openai_events(asks, request, hides_usage),
+            Self::OpenAi | Self::Azure | Self::Mistral => {
+                self.openai_events(asks, request, hides_usage)
+            }
+            Self::Ollama => ollama_events(asks, hides_usage),
             Self::Anthropic => anthropic_events(asks),
             Self::Gemini => gemini_events(asks, hides_usage),
         }
@@ -117,11 +125,14 @@ impl Vendor {
         let plain = |delta: Value| chunk(delta, Value::Null, Value::Null);
         let mut all = vec![plain(json!({"role": "assistant", "content": ""}))];
         let reason = if asks.wants_tool {
-            let function = json!({"name": "weather", "arguments": ""});
+            // Mistral says them whole.
+            let is_whole = self == Self::Mistral;
+            let begin = if is_whole { ARGUMENTS.concat() } else { String::new() };
+            let function = json!({"name": asks.tool, "arguments": begin});
             let call =
                 json!({"index": 0, "id": "call00001", "type": "function", "function": function});
             all.push(plain(json!({"tool_calls": [call]})));
-            for piece in ARGUMENTS {
+            for piece in ARGUMENTS.iter().filter(|_| !is_whole) {
                 let call = json!({"index": 0, "function": {"arguments": piece}});
                 all.push(plain(json!({"tool_calls": [call]})));
             }
@@ -155,7 +166,7 @@ fn anthropic_events(asks: &Asks) -> Vec<String> {
     });
     let mut all = vec![event("message_start", json!({"message": message}))];
     let (block, deltas, reason) = if asks.wants_tool {
-        let block = json!({"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}});
+        let block = json!({"type": "tool_use", "id": "toolu_1", "name": asks.tool, "input": {}});
         let deltas = ARGUMENTS.map(|it| json!({"type": "input_json_delta", "partial_json": it}));
         (block, deltas.to_vec(), "tool_use")
     } else {
@@ -191,11 +202,45 @@ fn gemini_events(asks: &Asks, hides_usage: bool) -> Vec<String> {
     let mut all = vec![chunk(json!([]), None)];
     if asks.wants_tool {
         let args: Value = serde_json::from_str(&ARGUMENTS.concat()).unwrap();
-        let part = json!({"functionCall": {"name": "weather", "args": args}, "thoughtSignature": "c2lnbmVk"});
+        let part = json!({"functionCall": {"name": asks.tool, "args": args}, "thoughtSignature": "c2lnbmVk"});
         all.push(chunk(json!([part]), None));
     } else {
         all.extend(TEXT.map(|piece| chunk(json!([{"text": piece}]), None)));
     }
     all.push(chunk(json!([]), Some("STOP")));
     all
+}
+
+fn ollama_line(message: &Value) -> Value {
+    json!({"model": "own-name", "created_at": "2026-01-01T00:00:00Z", "message": message, "done": false})
+}
+
+fn ollama_message(asks: &Asks, text: &str) -> Value {
+    let arguments: Value = serde_json::from_str(&ARGUMENTS.concat()).unwrap();
+    let function = json!({"name": asks.tool, "arguments": arguments});
+    match asks.wants_tool {
+        true => json!({"role": "assistant", "content": "", "tool_calls": [{"function": function}]}),
+        false => json!({"role": "assistant", "content": text}),
+    }
+}
+
+fn ollama_end(line: &mut Value, hides_usage: bool) {
+    line["done"] = json!(true);
+    line["done_reason"] = json!("stop");
+    if !hides_usage {
+        line["prompt_eval_count"] = json!(INPUT);
+        line["eval_count"] = json!(OUTPUT);
+    }
+}
+
+fn ollama_events(asks: &Asks, hides_usage: bool) -> Vec<String> {
+    let texts: &[&str] = if asks.wants_tool { &[""] } else { &TEXT };
+    let mut all: Vec<Value> =
+        texts.iter().map(|it| ollama_line(&ollama_message(asks, it))).collect();
+    // A line that says nothing yet, as the others have one.
+    all.insert(0, ollama_line(&json!({"role": "assistant", "content": ""})));
+    let mut last = ollama_line(&json!({"role": "assistant", "content": ""}));
+    ollama_end(&mut last, hides_usage);
+    all.push(last);
+    all.into_iter().map(|it| format!("{it}\n")).collect()
 }

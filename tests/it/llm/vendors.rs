@@ -2,23 +2,37 @@
 //! own words, and misbehave as the name of the model says.
 use serde_json::{Value, json};
 
+use super::checks;
 use crate::support::{Behaviour, Recorded, Upstream, reply};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vendor {
     OpenAi,
+    Azure,
     Mistral,
     Anthropic,
     Gemini,
+    Ollama,
 }
 
-pub const VENDORS: [Vendor; 4] =
-    [Vendor::OpenAi, Vendor::Mistral, Vendor::Anthropic, Vendor::Gemini];
+pub const VENDORS: [Vendor; 6] = [
+    Vendor::OpenAi,
+    Vendor::Azure,
+    Vendor::Mistral,
+    Vendor::Anthropic,
+    Vendor::Gemini,
+    Vendor::Ollama,
+];
+
+/// Of Azure's API, as the stub wants it.
+pub const AZURE: &str = "2024-10-21";
 
 impl Vendor {
     pub const fn word(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
+            Self::Azure => "azure",
+            Self::Ollama => "ollama",
             Self::Mistral => "mistral",
             Self::Anthropic => "anthropic",
             Self::Gemini => "gemini",
@@ -38,7 +52,10 @@ impl Vendor {
     fn check(self, request: &Recorded) -> Result<Value, (u16, String)> {
         let wrong = |why: String| (400, why);
         let (header, value) = match self {
-            Self::OpenAi | Self::Mistral => ("authorization", format!("Bearer {}", self.secret())),
+            Self::OpenAi | Self::Mistral | Self::Ollama => {
+                ("authorization", format!("Bearer {}", self.secret()))
+            }
+            Self::Azure => ("api-key", self.secret()),
             Self::Anthropic => ("x-api-key", self.secret()),
             Self::Gemini => ("x-goog-api-key", self.secret()),
         };
@@ -52,133 +69,20 @@ impl Vendor {
                 return Err(wrong(format!("the header {name} is nothing for me")));
             }
         }
-        if request.header("content-type") != Some("application/json") {
+        let kind = request.header("content-type").unwrap_or_default();
+        if request.target == "/v1/audio/transcriptions" {
+            let is_form = kind.starts_with("multipart/form-data; boundary=");
+            return if is_form { Ok(Value::Null) } else { Err(wrong(format!("no form: {kind}"))) };
+        }
+        if kind != "application/json" {
             return Err(wrong("not application/json".to_owned()));
         }
         let body: Value =
             serde_json::from_slice(&request.body).map_err(|why| wrong(why.to_string()))?;
-        self.check_body(&body).map_err(wrong)?;
+        if self.is_path_right(request) {
+            checks::body(self, &body).map_err(wrong)?;
+        }
         Ok(body)
-    }
-
-    fn check_body(self, body: &Value) -> Result<(), String> {
-        let known: &[&str] = match self {
-            Self::OpenAi => &[
-                "model",
-                "messages",
-                "tools",
-                "tool_choice",
-                "parallel_tool_calls",
-                "max_tokens",
-                "max_completion_tokens",
-                "temperature",
-                "top_p",
-                "stop",
-                "seed",
-                "stream",
-                "stream_options",
-                "presence_penalty",
-                "frequency_penalty",
-                "response_format",
-                "reasoning_effort",
-                "user",
-                "logit_bias",
-                "new_parameter",
-                "input",
-                "n",
-            ],
-            Self::Mistral => &[
-                "model",
-                "messages",
-                "tools",
-                "tool_choice",
-                "parallel_tool_calls",
-                "max_tokens",
-                "temperature",
-                "top_p",
-                "stop",
-                "random_seed",
-                "stream",
-                "presence_penalty",
-                "frequency_penalty",
-                "response_format",
-            ],
-            Self::Anthropic => &[
-                "model",
-                "messages",
-                "max_tokens",
-                "system",
-                "tools",
-                "tool_choice",
-                "temperature",
-                "top_p",
-                "top_k",
-                "stop_sequences",
-                "stream",
-                "thinking",
-                "output_config",
-                "metadata",
-            ],
-            Self::Gemini => &[
-                "contents",
-                "systemInstruction",
-                "tools",
-                "toolConfig",
-                "generationConfig",
-                "safetySettings",
-            ],
-        };
-        for key in body.as_object().ok_or("no object")?.keys() {
-            if !known.contains(&key.as_str()) {
-                return Err(format!("extra_forbidden: {key}"));
-            }
-        }
-        match self {
-            Self::OpenAi | Self::Mistral => self.check_messages(body),
-            Self::Anthropic => check_anthropic(body),
-            Self::Gemini => check_gemini(body),
-        }
-    }
-
-    fn check_messages(self, body: &Value) -> Result<(), String> {
-        let mut open: Vec<String> = Vec::new();
-        let Some(messages) = body["messages"].as_array() else {
-            return if body.get("input").is_some() {
-                Ok(())
-            } else {
-                Err("no messages".to_owned())
-            };
-        };
-        for message in messages {
-            let role = message["role"].as_str().ok_or("no role")?;
-            if role == "tool" {
-                let id = message["tool_call_id"].as_str().ok_or("no tool_call_id")?;
-                let at = open.iter().position(|it| it == id).ok_or(format!("no call {id}"))?;
-                open.remove(at);
-                if !message["content"].is_string() && !message["content"].is_array() {
-                    return Err("a tool's content is text".to_owned());
-                }
-                continue;
-            }
-            if !open.is_empty() {
-                return Err(format!("the calls {open:?} have no results"));
-            }
-            if !["system", "developer", "user", "assistant"].contains(&role) {
-                return Err(format!("the role {role} is unknown"));
-            }
-            for call in message["tool_calls"].as_array().into_iter().flatten() {
-                let arguments = call["function"]["arguments"].as_str().ok_or("arguments")?;
-                serde_json::from_str::<serde_json::Map<_, _>>(arguments)
-                    .map_err(|why| why.to_string())?;
-                let id = call["id"].as_str().ok_or("no id")?;
-                let is_nine = id.len() == 9 && id.bytes().all(|it| it.is_ascii_alphanumeric());
-                if self == Self::Mistral && !is_nine {
-                    return Err(format!("the id {id} is not of nine letters and digits"));
-                }
-                open.push(id.to_owned());
-            }
-        }
-        Ok(())
     }
 
     fn model(self, request: &Recorded, body: &Value) -> String {
@@ -188,6 +92,7 @@ impl Vendor {
         };
         match self {
             Self::Gemini => in_path(),
+            Self::Azure => request.target.split('/').nth(3).unwrap_or_default().to_owned(),
             _ => body["model"].as_str().unwrap_or_default().to_owned(),
         }
     }
@@ -202,8 +107,16 @@ impl Vendor {
     fn is_path_right(self, request: &Recorded) -> bool {
         match self {
             Self::OpenAi | Self::Mistral => request.target == "/v1/chat/completions",
+            Self::Azure => {
+                request.target.starts_with("/openai/deployments/")
+                    && request.target.ends_with(&format!("/chat/completions?api-version={AZURE}"))
+            }
+            Self::Ollama => request.target == "/api/chat",
             Self::Anthropic => request.target == "/v1/messages",
-            Self::Gemini => request.target.starts_with("/v1beta/models/"),
+            Self::Gemini => {
+                request.target.contains(":generateContent")
+                    || request.target.contains(":streamGenerateContent")
+            }
         }
     }
 
@@ -253,6 +166,7 @@ impl Vendor {
                 events.truncate(all / 2);
                 events.push(self.error_event());
             }
+            "lies" if self == Self::Ollama => events = vec!["{\n".to_owned()],
             "lies" => events = vec!["data: {\n\n".to_owned()],
             _ => {}
         }
@@ -260,10 +174,18 @@ impl Vendor {
         let size = match model.as_str() {
             "bytes" => 1,
             // So that the error does not come with the first content.
-            "error-late" => 64,
+            "error-late" => 8,
             _ => 4096,
         };
-        let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let kind = if self == Self::Ollama {
+            "application/x-ndjson"
+        } else {
+            "text/event-stream; charset=utf-8"
+        };
+        let mut bytes = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        .into_bytes();
         for chunk in text.as_bytes().chunks(size) {
             bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
             bytes.extend(chunk);
@@ -279,30 +201,89 @@ impl Vendor {
         }
     }
 
-    /// What is passed on: embeddings, responses, counting.
+    /// What is no chat: embeddings, responses, counting, voices.
     fn pass(self, request: &Recorded) -> Behaviour {
-        let body = match request.target.as_str() {
-            "/v1/embeddings" => json!({
-                "object": "list", "data": [{"embedding": [0.25], "index": 0}],
-                "usage": {"prompt_tokens": 5, "total_tokens": 5},
-            }),
-            "/v1/responses" => json!({
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let path = request.target.split('?').next().unwrap_or_default();
+        let end = path.rsplit(['/', ':']).next().unwrap_or_default();
+        let answer = match end {
+            "embeddings" | "embed" | "batchEmbedContents" | "embedContent" => {
+                match checks::embed(self, end, &body) {
+                    Ok(texts) => self.vectors(end, texts),
+                    Err(why) => return self.refuse(400, &why),
+                }
+            }
+            "responses" if body["stream"] == true => {
+                let said = json!({"type": "response.output_text.delta", "delta": "a"});
+                let last = json!({"type": "response.completed", "response": {"usage": {"input_tokens": 3, "output_tokens": 4}}});
+                let text = format!("data: {said}\n\ndata: {last}\n\n");
+                return reply(200, text).with("content-type", "text/event-stream");
+            }
+            "responses" => json!({
                 "id": "resp_1", "object": "response", "status": "completed", "output": [],
                 "error": null,
                 "usage": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7},
             }),
-            "/v1/messages/count_tokens" => json!({"input_tokens": 42}),
+            "count_tokens" => match checks::known(
+                &body,
+                &[
+                    "model",
+                    "messages",
+                    "system",
+                    "tools",
+                    "tool_choice",
+                    "thinking",
+                    "output_config",
+                ],
+            ) {
+                Ok(()) => json!({"input_tokens": 42}),
+                Err(why) => return self.refuse(400, &why),
+            },
+            "countTokens" => match checks::known(&body, &["contents", "generateContentRequest"]) {
+                Ok(()) => json!({"totalTokens": 42}),
+                Err(why) => return self.refuse(400, &why),
+            },
+            "speech" => return reply(200, [0_u8, 255, 1]).with("content-type", "audio/mpeg"),
+            "transcriptions" => {
+                json!({"text": "hello", "usage": {"type": "tokens", "input_tokens": 9, "output_tokens": 2, "total_tokens": 11}})
+            }
+            "generations" => {
+                json!({"created": 1, "data": [{"b64_json": "QUJD"}], "usage": {"input_tokens": 9, "output_tokens": 200, "total_tokens": 209}})
+            }
             _ => return self.refuse(404, "no such path"),
         };
-        reply(200, body.to_string()).with("content-type", "application/json")
+        reply(200, answer.to_string()).with("content-type", "application/json")
+    }
+
+    /// The number of each text as its vector.
+    fn vectors(self, end: &str, texts: usize) -> Value {
+        let vector = |it: usize| json!([it, 0.25]);
+        let all = || (0..texts).map(vector);
+        match self {
+            Self::Gemini if end == "embedContent" => json!({"embedding": {"values": vector(0)}}),
+            Self::Gemini => {
+                json!({"embeddings": all().map(|it| json!({"values": it})).collect::<Value>()})
+            }
+            Self::Ollama => {
+                json!({"model": "m", "embeddings": all().collect::<Value>(), "prompt_eval_count": 5})
+            }
+            _ => {
+                let one = |(index, it): (usize, Value)| json!({"object": "embedding", "embedding": it, "index": index});
+                json!({
+                    "object": "list", "data": all().enumerate().map(one).collect::<Value>(),
+                    "usage": {"prompt_tokens": 5, "total_tokens": 5},
+                })
+            }
+        }
     }
 
     fn refuse(self, status: u16, why: &str) -> Behaviour {
         let kind = if status == 529 { "overloaded_error" } else { "api_error" };
         let body = match self {
-            Self::OpenAi => {
+            Self::OpenAi | Self::Azure => {
                 json!({"error": {"message": why, "type": "t", "param": null, "code": "c"}})
             }
+            Self::Ollama => json!({"error": why}),
             Self::Mistral => json!({"object": "error", "message": why, "type": "t"}),
             Self::Anthropic => json!({"type": "error", "error": {"type": kind, "message": why}}),
             Self::Gemini => json!({"error": {"code": status, "message": why, "status": "S"}}),
@@ -312,9 +293,10 @@ impl Vendor {
 
     fn error_event(self) -> String {
         let data = match self {
-            Self::OpenAi | Self::Mistral => {
+            Self::OpenAi | Self::Azure | Self::Mistral => {
                 json!({"error": {"message": "gone", "type": "server_error"}})
             }
+            Self::Ollama => return "{\"error\":\"gone\"}\n".to_owned(),
             Self::Anthropic => {
                 json!({"type": "error", "error": {"type": "overloaded_error", "message": "gone"}})
             }
@@ -327,78 +309,28 @@ impl Vendor {
     }
 }
 
-fn check_anthropic(body: &Value) -> Result<(), String> {
-    if body["messages"].is_null() {
-        return Err("no messages".to_owned());
-    }
-    if body.get("max_tokens").is_none_or(|it| it.as_u64().is_none()) {
-        return Err("max_tokens: field required".to_owned());
-    }
-    let none = Vec::new();
-    let (mut last, mut open) = ("", Vec::new());
-    for message in body["messages"].as_array().ok_or("messages")? {
-        let role = message["role"].as_str().ok_or("role")?;
-        if role == last || !["user", "assistant"].contains(&role) {
-            return Err(format!("the role {role} follows {last}"));
-        }
-        last = role;
-        let blocks = message["content"].as_array().unwrap_or(&none);
-        let mut results: Vec<&str> = Vec::new();
-        let mut has_other = false;
-        for block in blocks {
-            match block["type"].as_str().ok_or("type")? {
-                "tool_result" if has_other => return Err("results come first".to_owned()),
-                "tool_result" => results.push(block["tool_use_id"].as_str().ok_or("id")?),
-                _ => has_other = true,
-            }
-        }
-        if results != open {
-            return Err(format!("results {results:?} for the calls {open:?}"));
-        }
-        open = blocks
-            .iter()
-            .filter(|it| it["type"] == "tool_use")
-            .filter_map(|it| it["id"].as_str())
-            .collect();
-    }
-    Ok(())
-}
-
-fn check_gemini(body: &Value) -> Result<(), String> {
-    for content in body["contents"].as_array().ok_or("contents")? {
-        let role = content["role"].as_str().unwrap_or("user");
-        if !["user", "model"].contains(&role) {
-            return Err(format!("the role {role} is unknown"));
-        }
-        for part in content["parts"].as_array().ok_or("parts")? {
-            if part["functionResponse"].is_object()
-                && !part["functionResponse"]["response"].is_object()
-            {
-                return Err("a response is an object".to_owned());
-            }
-            if part["functionCall"].is_object() && !part["functionCall"]["args"].is_object() {
-                return Err("args are an object".to_owned());
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What the stub makes of a request.
 pub struct Asks {
     /// A tool is offered and has no result yet.
     pub wants_tool: bool,
+    /// The first that is offered.
+    pub tool: String,
 }
 
 impl Asks {
     fn read(vendor: Vendor, body: &Value) -> Self {
         let text = body.to_string();
-        let has_tools = body["tools"].is_array();
+        let has_tools = body["tools"].as_array().is_some_and(|it| !it.is_empty());
         let has_result = match vendor {
-            Vendor::OpenAi | Vendor::Mistral => text.contains("\"role\":\"tool\""),
             Vendor::Anthropic => text.contains("tool_result"),
             Vendor::Gemini => text.contains("functionResponse"),
+            _ => text.contains("\"role\":\"tool\""),
         };
-        Self { wants_tool: has_tools && !has_result }
+        let name =
+            ["/tools/0/function/name", "/tools/0/name", "/tools/0/functionDeclarations/0/name"]
+                .into_iter()
+                .find_map(|it| body.pointer(it)?.as_str());
+        let tool = name.unwrap_or("weather").to_owned();
+        Self { wants_tool: has_tools && !has_result, tool }
     }
 }

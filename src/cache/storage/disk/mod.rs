@@ -271,6 +271,15 @@ impl Disk {
         }
     }
 
+    /// When the entry was written, and how many bytes it has.
+    pub fn peek(&self, key: &Key) -> Option<(u64, u64)> {
+        if self.inner.index.len() == 0 {
+            return None;
+        }
+        let place = self.inner.index.find(key)?;
+        Some((place.stamp, u64::from(place.head) + u64::from(place.body)))
+    }
+
     /// An entry, unless it is not there or takes too long; with what shows that it is on its way.
     pub async fn get(&self, key: &Key) -> Option<(Arc<Found>, Moving)> {
         let inner = &self.inner;

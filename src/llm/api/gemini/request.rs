@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::schema;
 use crate::llm::{
-    api::{Encoded, put, say},
+    api::{Encoded, Ids, put, say},
     chat::{
         Effort, Format, Media, Message, Part, Request, Role, Tool, ToolCall, ToolChoice, ToolResult,
     },
@@ -53,12 +53,9 @@ pub fn decode(body: Value) -> Read<Request> {
     Ok(request)
 }
 
-/// Calls and results need not have ids here; elsewhere they do.
 #[derive(Default)]
 struct Reader {
-    calls: usize,
-    /// Calls without an id that wait for their results: name and the id that they were given.
-    waiting: Vec<(String, String)>,
+    ids: Ids,
     dropped: Vec<String>,
 }
 
@@ -119,26 +116,14 @@ impl Reader {
     fn call(&mut self, mut fields: Fields<'_>, signature: Option<String>) -> Read<ToolCall> {
         let name = fields.needs_text("name")?;
         let arguments = fields.object("args")?.unwrap_or_default();
-        self.calls += 1;
-        let id = fields.text("id")?.unwrap_or_else(|| {
-            let id = format!("call_{}", self.calls);
-            self.waiting.push((name.clone(), id.clone()));
-            id
-        });
+        let id = self.ids.call(&name, fields.text("id")?);
         fields.rest(&mut self.dropped);
         Ok(ToolCall { id, name, arguments, signature })
     }
 
     fn result(&mut self, mut fields: Fields<'_>) -> Read<ToolResult> {
         let name = fields.needs_text("name")?;
-        let id = match fields.text("id")? {
-            Some(id) => id,
-            None => match self.waiting.iter().position(|(it, _)| *it == name) {
-                Some(at) => self.waiting.remove(at).1,
-                // The check of the conversation says that there was no such call.
-                None => name.clone(),
-            },
-        };
+        let id = self.ids.result(&name, fields.text("id")?);
         let mut response = fields.object("response")?.unwrap_or_default();
         let single = if response.len() == 1 { response.iter().next() } else { None };
         let (text, is_error) = match single {

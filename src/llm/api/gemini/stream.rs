@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::response::{self, Piece};
 use crate::llm::{
+    api::Gathered,
     chat::{Event, Part, Stop, ToolCall, Usage},
     fields::Malformed,
     stream::{Framing, Manner},
@@ -60,8 +61,8 @@ pub struct Encoder {
     framing: Framing,
     id: String,
     model: String,
-    /// A call whose arguments are not whole: here they are an object.
-    call: Option<(ToolCall, String)>,
+    /// Arguments are an object here.
+    call: Gathered,
     stop: Option<Stop>,
     usage: Option<Usage>,
 }
@@ -73,7 +74,7 @@ impl Encoder {
             framing: Framing::new(manner.is_list),
             id: String::new(),
             model: String::new(),
-            call: None,
+            call: Gathered(None),
             stop: None,
             usage: None,
         }
@@ -93,22 +94,16 @@ impl Encoder {
             }
             Event::Redacted(_) => {}
             Event::ToolCall { id, name, signature } => {
-                let arguments = serde_json::Map::new();
-                self.call = Some((ToolCall { id, name, arguments, signature }, String::new()));
+                self.call.begin(id, name, signature);
             }
-            Event::Arguments(more) => {
-                if let Some((_, text)) = &mut self.call {
-                    text.push_str(&more);
-                }
-            }
+            Event::Arguments(more) => self.call.more(&more),
             Event::Usage(usage) => self.usage = Some(usage),
             Event::Stop(stop) => self.stop = Some(stop),
         }
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
-        if let Some((mut call, text)) = self.call.take() {
-            call.arguments = serde_json::from_str(&text).unwrap_or_default();
+        if let Some(call) = self.call.take() {
             self.part(&Part::ToolCall(call), out);
         }
     }
@@ -131,7 +126,7 @@ impl Encoder {
         self.framing.finish(out);
     }
 
-    pub const fn framing(&mut self) -> &mut Framing {
-        &mut self.framing
+    pub const fn framing(&self) -> &Framing {
+        &self.framing
     }
 }

@@ -1,6 +1,8 @@
 //! A chat completion that goes on to somebody who speaks the same: byte by byte, but for the model's
 //! name, the wish for usage, and what Mistral calls by other names or refuses.
+use memchr::memmem;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::llm::{api::Dialect, fields::Malformed, outline::Outline};
 
@@ -36,6 +38,11 @@ pub fn patch(
     let mut dropped = Vec::new();
     patch.set("model", serde_json::to_vec(model).unwrap_or_default());
     let is_stream = outline.get::<bool>("stream")?.unwrap_or(false);
+    if dialect == Dialect::Compatible && outline.raw("max_completion_tokens").is_some() {
+        // The later word may be ignored, and an answer without a limit is worse than an older word.
+        patch.remove("max_tokens");
+        patch.rename("max_completion_tokens", "max_tokens");
+    }
     if dialect == Dialect::Mistral {
         // It counts in the last chunk of its own accord.
         patch.remove("stream_options");
@@ -52,7 +59,19 @@ pub fn patch(
                 dropped.push((*name).to_owned());
             }
         }
-    } else if is_stream && !wants_usage(outline)? {
+        return Ok((patch.apply(), dropped));
+    }
+    // Mistral's own clients have words of their own.
+    patch.rename("random_seed", "seed");
+    if outline.raw("tool_choice") == Some(b"\"any\"") {
+        patch.set("tool_choice", b"\"required\"".to_vec());
+    }
+    for name in ["safe_prompt", "prompt_mode"] {
+        if patch.remove(name) {
+            dropped.push(name.to_owned());
+        }
+    }
+    if is_stream && !wants_usage(outline)? {
         let options = match outline.raw("stream_options") {
             Some(raw) => {
                 let options = Outline::read(raw)?;
@@ -65,6 +84,64 @@ pub fn patch(
         patch.set("stream_options", options);
     }
     Ok((patch.apply(), dropped))
+}
+
+/// What stands in messages that Mistral's and OpenAI's own SDKs send back as they got it, and that the
+/// other of the two refuses.
+fn foreign(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::Mistral => &["refusal", "annotations", "audio", "function_call"],
+        _ => &["prefix"],
+    }
+}
+
+/// The body without them; none where nothing of the kind is in it.
+#[must_use]
+pub fn without_foreign(body: &[u8], dialect: Dialect) -> Option<bytes::Bytes> {
+    let names = foreign(dialect);
+    let is_there = |name: &&str| memmem::find(body, format!("\"{name}\"").as_bytes()).is_some();
+    if !names.iter().any(is_there) {
+        return None;
+    }
+    let mut value: Value = serde_json::from_slice(body).ok()?;
+    let messages = value.get_mut("messages")?.as_array_mut()?;
+    for message in messages.iter_mut().filter_map(Value::as_object_mut) {
+        for name in names {
+            // What says something is for the provider to refuse.
+            let says_nothing = message.get(*name).is_some_and(is_nothing);
+            if says_nothing {
+                message.remove(*name);
+            }
+        }
+    }
+    serde_json::to_vec(&value).ok().map(bytes::Bytes::from)
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+/// Texts as vectors, for this model of this provider, and what could not be said to it.
+#[must_use]
+pub fn patch_embed(
+    outline: &Outline<'_>,
+    model: &str,
+    dialect: Dialect,
+) -> (bytes::Bytes, Vec<String>) {
+    let mut patch = outline.patch();
+    let mut dropped = Vec::new();
+    patch.set("model", serde_json::to_vec(model).unwrap_or_default());
+    if dialect == Dialect::Mistral {
+        patch.rename("dimensions", "output_dimension");
+        if patch.remove("user") {
+            dropped.push("user".to_owned());
+        }
+    }
+    (patch.apply(), dropped)
 }
 
 #[derive(Default, Deserialize)]
@@ -110,6 +187,41 @@ mod tests {
         let asks = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
         check(asks, asks);
         check(r#"{"model":"a","stream":false}"#, r#"{"model":"m","stream":false}"#);
+    }
+
+    #[test]
+    fn who_is_like_openai_is_told_the_older_word() {
+        let check = |dialect, expected| {
+            check(dialect, r#"{"model":"a","max_completion_tokens":5}"#, expected, &[]);
+        };
+        check(Dialect::Compatible, r#"{"model":"m","max_tokens":5}"#);
+        check(Dialect::OpenAi, r#"{"model":"m","max_completion_tokens":5}"#);
+    }
+
+    #[test]
+    fn messages_that_a_sdk_repeats_are_taken_by_the_other() {
+        let check = |dialect, body: &str, expected: Option<&str>| {
+            let said = without_foreign(body.as_bytes(), dialect);
+            assert_eq!(said.as_deref(), expected.map(str::as_bytes), "{body}");
+        };
+        let mistrals = r#"{"messages":[{"role":"assistant","prefix":false}]}"#;
+        check(Dialect::OpenAi, mistrals, Some(r#"{"messages":[{"role":"assistant"}]}"#));
+        check(Dialect::Mistral, mistrals, None);
+        let openais = r#"{"messages":[{"role":"assistant","refusal":null,"annotations":[]}]}"#;
+        check(Dialect::Mistral, openais, Some(r#"{"messages":[{"role":"assistant"}]}"#));
+        check(Dialect::OpenAi, openais, None);
+        let meant = r#"{"messages":[{"prefix":true}]}"#;
+        check(Dialect::OpenAi, meant, Some(meant));
+    }
+
+    #[test]
+    fn mistrals_words_are_openais_elsewhere() {
+        check(
+            Dialect::OpenAi,
+            r#"{"model":"a","random_seed":1,"tool_choice":"any","safe_prompt":true,"prompt_mode":null}"#,
+            r#"{"model":"m","seed":1,"tool_choice":"required"}"#,
+            &["safe_prompt"],
+        );
     }
 
     #[test]

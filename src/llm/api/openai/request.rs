@@ -192,7 +192,7 @@ fn call(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<ToolCall> {
     Ok(ToolCall { id, name, arguments, signature })
 }
 
-fn tool(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<Tool> {
+pub(in crate::llm::api) fn tool(mut fields: Fields<'_>, dropped: &mut Vec<String>) -> Read<Tool> {
     if fields.text("type")?.is_some_and(|it| it != "function") {
         return Err(fields.wrong("type", "only tools of the type `function` can be translated"));
     }
@@ -289,7 +289,7 @@ pub fn encode(request: &Request, model: &str, dialect: Dialect) -> Read<Encoded>
     put(it, "parallel_tool_calls", request.parallel_tools);
     // OpenAI's newer models refuse the older word, and servers that are like it may ignore the newer.
     let max_tokens =
-        if dialect == Dialect::OpenAi { "max_completion_tokens" } else { "max_tokens" };
+        if dialect.is_openai_itself() { "max_completion_tokens" } else { "max_tokens" };
     put(it, max_tokens, request.max_tokens);
     put(it, "temperature", request.temperature);
     put(it, "top_p", request.top_p);

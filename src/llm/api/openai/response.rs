@@ -89,7 +89,7 @@ fn tool_call(value: Value) -> Read<ToolCall> {
 }
 
 /// An object, as text; Mistral's are objects as they are.
-pub(super) fn arguments(function: &mut Fields<'_>) -> Read<Object> {
+pub(in crate::llm::api) fn arguments(function: &mut Fields<'_>) -> Read<Object> {
     let wrong = "must be a JSON object, as text";
     match function.take("arguments") {
         None => Ok(Object::new()),
@@ -103,7 +103,7 @@ pub(super) fn arguments(function: &mut Fields<'_>) -> Read<Object> {
 }
 
 /// Some servers give none, and a result has to say what it answers.
-pub(super) fn call_id(id: String) -> String {
+pub(in crate::llm::api) fn call_id(id: String) -> String {
     if id.is_empty() || id == "null" { format!("call_{:016x}", fastrand::u64(..)) } else { id }
 }
 

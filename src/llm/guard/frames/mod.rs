@@ -21,7 +21,8 @@ use crate::llm::{api::Api, sse::Frame};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Words {
     Of(Api),
-    Responses,
+    /// Of an endpoint that is only passed on: whoever's they look like.
+    Other,
 }
 
 /// Texts of one answer that stream beside each other, at most.
@@ -132,7 +133,7 @@ impl Frames {
         }
         self.number += 1;
         out.push(if is_changed {
-            Frame::of(frame.event.as_deref(), &value)
+            self.frame(frame.event.as_deref(), &value)
         } else {
             frame.clone()
         });
@@ -262,7 +263,8 @@ impl Frames {
         let (index, part, member) = key;
         let mut value = self.common.clone();
         let (name, body) = match self.words {
-            Words::Of(Api::OpenAi) => {
+            Words::Other if member.contains(' ') => responses_delta(key, text),
+            Words::Of(Api::OpenAi) | Words::Other => {
                 let delta = match member.as_str() {
                     "arguments" => {
                         json!({"tool_calls": [{"index": part, "function": {"arguments": text}}]})
@@ -270,7 +272,10 @@ impl Frames {
                     "function_call" => json!({"function_call": {"arguments": text}}),
                     member => json!({member: text}),
                 };
-                let choice = json!({"index": index, "delta": delta, "finish_reason": null});
+                let choice = match member.as_str() {
+                    ".text" => json!({"index": index, "text": text, "finish_reason": null}),
+                    _ => json!({"index": index, "delta": delta, "finish_reason": null}),
+                };
                 (None, json!({"choices": [choice]}))
             }
             Words::Of(Api::Anthropic) => {
@@ -281,7 +286,7 @@ impl Frames {
                 };
                 let delta = json!({"type": kind, member.as_str(): text});
                 let body = json!({"type": "content_block_delta", "index": index, "delta": delta});
-                (Some("content_block_delta"), body)
+                (Some("content_block_delta".to_owned()), body)
             }
             Words::Of(Api::Gemini) => {
                 let mut part = json!({"text": text});
@@ -291,35 +296,50 @@ impl Frames {
                 let content = json!({"role": "model", "parts": [part]});
                 (None, json!({"candidates": [{"index": index, "content": content}]}))
             }
-            Words::Responses => {
-                let (kind, item) = member.split_once(' ').unwrap_or((member, ""));
-                let place =
-                    if kind.contains("summary") { "summary_index" } else { "content_index" };
-                let mut body =
-                    json!({"type": kind, "output_index": index, "item_id": item, "delta": text});
-                if !kind.contains("arguments") && !kind.contains("input") {
-                    put(&mut body, place, json!(part));
-                }
-                (Some(kind), body)
+            Words::Of(Api::Ollama) => {
+                let message = json!({"role": "assistant", member.as_str(): text});
+                (None, json!({"message": message, "done": false}))
             }
+            Words::Of(Api::Responses) => responses_delta(key, text),
         };
         if let (Value::Object(all), Value::Object(body)) = (&mut value, body) {
             all.extend(body);
         }
-        if self.words == Words::Responses {
+        if self.words == Words::Of(Api::Responses) {
             put(&mut value, "sequence_number", json!(self.number + self.added));
             self.added += 1;
         }
-        Frame::of(name, &value)
+        self.frame(name.as_deref(), &value)
     }
+
+    fn frame(&self, name: Option<&str>, value: &Value) -> Frame {
+        match self.words {
+            Words::Of(Api::Ollama) => Frame::line(value),
+            _ => Frame::of(name, value),
+        }
+    }
+}
+
+/// OpenAI's responses have a kind of event for each kind of text.
+fn responses_delta((index, part, member): &Key, text: &str) -> (Option<String>, Value) {
+    let (kind, item) = member.split_once(' ').unwrap_or((member, ""));
+    let place = if kind.contains("summary") { "summary_index" } else { "content_index" };
+    let mut body = json!({"type": kind, "output_index": index, "item_id": item, "delta": text});
+    if !kind.contains("arguments") && !kind.contains("input") {
+        put(&mut body, place, json!(part));
+    }
+    (Some(kind.to_owned()), body)
 }
 
 /// What every event of an answer says again.
 fn common(words: Words, value: &Value) -> Value {
     let names: &[&str] = match words {
-        Words::Of(Api::OpenAi) => &["id", "object", "created", "model", "system_fingerprint"],
+        Words::Of(Api::OpenAi) | Words::Other => {
+            &["id", "object", "created", "model", "system_fingerprint"]
+        }
+        Words::Of(Api::Ollama) => &["model", "created_at"],
         Words::Of(Api::Gemini) => &["modelVersion", "responseId"],
-        Words::Of(Api::Anthropic) | Words::Responses => &[],
+        Words::Of(Api::Anthropic | Api::Responses) => &[],
     };
     let kept = names.iter().filter_map(|it| Some(((*it).to_owned(), value.get(it)?.clone())));
     Value::Object(kept.collect())

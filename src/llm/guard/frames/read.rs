@@ -33,7 +33,10 @@ pub fn read(words: Words, value: &Value) -> (Vec<Piece>, Ends, Vec<u64>) {
         Words::Of(Api::OpenAi) => openai(value),
         Words::Of(Api::Anthropic) => anthropic(value),
         Words::Of(Api::Gemini) => gemini(value),
-        Words::Responses => responses(value),
+        Words::Of(Api::Responses) => responses(value),
+        Words::Of(Api::Ollama) => ollama(value),
+        Words::Other if value.get("type").is_some_and(Value::is_string) => responses(value),
+        Words::Other => openai(value),
     }
 }
 
@@ -50,6 +53,15 @@ fn openai(value: &Value) -> (Vec<Piece>, Ends, Vec<u64>) {
     for (place, choice) in list(value, "/choices") {
         let index = number(choice, "index");
         let at = format!("/choices/{place}/delta");
+        // Older than chats: the text stands by itself.
+        if choice.get("text").is_some_and(Value::is_string) {
+            let key = (index, 0, ".text".to_owned());
+            let at = format!("/choices/{place}/text");
+            pieces.push(Piece { key, at, is_arguments: false, is_last: false });
+        }
+        if choice.get("finish_reason").is_some_and(Value::is_string) {
+            ends = if ends == Ends::Nothing { Ends::Of(index) } else { Ends::All };
+        }
         let Some(delta) = choice.get("delta").and_then(Value::as_object) else { continue };
         for (member, it) in delta {
             match it {
@@ -88,9 +100,6 @@ fn openai(value: &Value) -> (Vec<Piece>, Ends, Vec<u64>) {
                 pieces.push(Piece { key, at, is_arguments: true, is_last: false });
             }
             touched.push(index);
-        }
-        if choice.get("finish_reason").is_some_and(Value::is_string) {
-            ends = if ends == Ends::Nothing { Ends::Of(index) } else { Ends::All };
         }
     }
     touched.extend(pieces.iter().map(|it| it.key.0));
@@ -161,4 +170,24 @@ fn responses(value: &Value) -> (Vec<Piece>, Ends, Vec<u64>) {
         _ => Ends::Nothing,
     };
     (Vec::new(), ends, Vec::new())
+}
+
+fn ollama(value: &Value) -> (Vec<Piece>, Ends, Vec<u64>) {
+    let members = ["content", "thinking"].into_iter();
+    let said = members.filter(|it| {
+        let text = value.pointer(&format!("/message/{it}")).and_then(Value::as_str);
+        text.is_some_and(|it| !it.is_empty())
+    });
+    let piece = |member: &str| Piece {
+        key: (0, 0, member.to_owned()),
+        at: format!("/message/{member}"),
+        is_arguments: false,
+        is_last: false,
+    };
+    let is_done = value.get("done") == Some(&Value::Bool(true));
+    let ends = if is_done { Ends::All } else { Ends::Nothing };
+    let says_more = value.pointer("/message/tool_calls").is_some();
+    let pieces: Vec<Piece> = said.map(piece).collect();
+    let touched = if says_more || !pieces.is_empty() { vec![0] } else { Vec::new() };
+    (pieces, ends, touched)
 }

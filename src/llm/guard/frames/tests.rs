@@ -2,9 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::llm::{
+    api::{Dialect, anthropic::Version},
     chat::{Event, Fold, Part, Reason, Stop},
     guard::{Action, Blocked, events::Events, tests::rule},
-    sse::Parser,
+    split::Splitter,
     stream::{Decoder, Encoder, Manner},
 };
 
@@ -14,9 +15,13 @@ fn guards() -> Guards {
 }
 
 fn frames(text: &str) -> Vec<Frame> {
-    let mut parser = Parser::default();
-    parser.push(text.as_bytes());
-    std::iter::from_fn(|| parser.take().unwrap()).collect()
+    split(Dialect::OpenAi, text.as_bytes())
+}
+
+fn split(dialect: Dialect, bytes: &[u8]) -> Vec<Frame> {
+    let mut splitter = Splitter::new(dialect);
+    splitter.push(bytes);
+    std::iter::from_fn(|| splitter.take().unwrap()).collect()
 }
 
 fn guarded(words: Words, frames: &[Frame]) -> Result<(Vec<Frame>, Vec<String>), Stopped> {
@@ -66,7 +71,7 @@ fn what_was_held_back_goes_out_as_the_vendor_would_say_it() {
             "content_index": 0, "item_id": "i", "text": text})
     };
     check(
-        Words::Responses,
+        Words::Of(Api::Responses),
         &[
             delta("12", 4),
             delta("34", 5),
@@ -171,8 +176,19 @@ proptest! {
         events in proptest::collection::vec(event(), 0..8),
         arguments in proptest::option::of("(12 ?34|b?ad|[a1 ]){1,4}"),
         cut in 1_usize..9,
-        api in prop_oneof![Just(Api::OpenAi), Just(Api::Anthropic), Just(Api::Gemini)],
+        dialect in prop_oneof![
+            Just(Dialect::OpenAi),
+            Just(Dialect::Anthropic(Version::V2023)),
+            Just(Dialect::Gemini),
+            Just(Dialect::Ollama),
+        ],
     ) {
+        let api = match dialect {
+            Dialect::Anthropic(_) => Api::Anthropic,
+            Dialect::Gemini => Api::Gemini,
+            Dialect::Ollama => Api::Ollama,
+            _ => Api::OpenAi,
+        };
         let mut all = vec![Event::Start { id: "1".into(), model: "m".into() }];
         all.extend(events);
         if let Some(text) = arguments {
@@ -192,9 +208,9 @@ proptest! {
         let (mut encoder, mut bytes) = (Encoder::new(api, manner), Vec::new());
         all.into_iter().for_each(|it| encoder.push(it, &mut bytes));
         encoder.finish(&mut bytes);
-        let passed = guarded(Words::Of(api), &frames(std::str::from_utf8(&bytes).unwrap()));
+        let passed = guarded(Words::Of(api), &split(dialect, &bytes));
         let passed = passed.map(|(frames, _)| {
-            let (mut decoder, mut events) = (Decoder::new(api), Vec::new());
+            let (mut decoder, mut events) = (Decoder::new(dialect), Vec::new());
             frames.iter().for_each(|it| decoder.read(it, &mut events).unwrap());
             fold(events)
         });

@@ -60,6 +60,10 @@ impl Writer {
             }
             return;
         }
+        // To look through them all, as to prune does, is for when they are too many.
+        if self.inner.purged.overflow().is_none() {
+            return;
+        }
         self.prune();
         if let Some(before) = self.inner.purged.overflow() {
             self.discard(before);

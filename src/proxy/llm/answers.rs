@@ -6,7 +6,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use pingora::http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::{
@@ -20,10 +21,10 @@ use crate::{
     gateway::llm::{Course, Llm, Model, Recall, Semantic},
     llm::{
         Api, Call, Endpoint,
+        answers::{self, Digest, Kept, Memory},
         chat::Usage,
-        endpoint::Pass,
         guard::Guards,
-        recall::{self, Digest, Kept, Memory},
+        recall,
     },
     proxy::{exchange::Exchange, phases::Proxy},
     telemetry::RecallOutcome,
@@ -62,21 +63,22 @@ pub async fn look(
 ) -> Known {
     let Some(rule) = &model.recall else { return Known::Nothing };
     let is_fit = match asked.call.endpoint {
-        Endpoint::Generate => true,
         // What is stored at the provider is not the same twice.
-        Endpoint::Pass(pass) => pass != Pass::Responses,
-        Endpoint::Models | Endpoint::Model => false,
+        Endpoint::Generate => asked.call.api != Api::Responses,
+        Endpoint::Embed { .. } | Endpoint::Count => true,
+        // Sounds and pictures are large; and of the rest nothing is known.
+        Endpoint::Pass(_) | Endpoint::Models | Endpoint::Model => false,
     };
     let control = control::Request::read(headers.0);
     if !is_fit || control.no_store {
         record(exchange, model, RecallOutcome::Bypass);
         return Known::Nothing;
     }
-    let Ok(mut body) = recall::normalised(asked.body()) else { return Known::Nothing };
+    let Ok(mut body) = answers::normalised(asked.body()) else { return Known::Nothing };
     let frame = frame(exchange, route, model, asked, headers.1);
     let parts = |text: &str| {
         let parts = frame.iter().map(String::as_bytes).chain([text.as_bytes()]);
-        recall::digest(parts)
+        answers::digest(parts)
     };
     let exact = parts(&body.to_string());
     let mut question =
@@ -89,9 +91,9 @@ pub async fn look(
     }
     if let Some(semantic) = &rule.semantic
         && asked.call.endpoint == Endpoint::Generate
-        && let Some(text) = recall::question(asked.call.api, &mut body)
+        && let Some(text) = answers::question(asked.call.api, &mut body)
         && text.len() <= QUESTION_MAX
-        && let Some(meaning) = meaning(proxy, exchange, semantic, &text).await
+        && let Some(meaning) = meaning(proxy, exchange, (semantic, &route.memory), &text).await
     {
         let conversation = parts(&format!("near {body}"));
         let near = rule.memory.near(&conversation, &meaning, semantic.threshold, now);
@@ -152,15 +154,16 @@ fn frame(
 async fn meaning(
     proxy: &Proxy,
     exchange: &Exchange,
-    semantic: &Semantic,
+    (semantic, memory): (&Semantic, &Arc<recall::Memory>),
     text: &str,
 ) -> Option<Box<[f32]>> {
-    let endpoint = Endpoint::Pass(Pass::Embeddings);
+    let endpoint = Endpoint::Embed { is_single: false };
     let call = Call { api: Api::OpenAi, endpoint, model: None, is_stream: false, is_list: false };
     let model = &semantic.model;
     let body = json!({"model": &*model.name, "input": text, "encoding_format": "float"});
     let body = Bytes::from(body.to_string());
-    let mut asked = Asked::read(&call, &body).ok()?;
+    let head = RequestHeader::build(Method::POST, b"/", None).ok()?;
+    let mut asked = Asked::read(&call, &head, &body, ("", memory)).ok()?;
     let (guards, who) = (Guards::default(), Who::default());
     let deadline = Instant::now() + MEANING_WAIT;
     let mut course = Course::default();
@@ -215,7 +218,7 @@ fn vector(body: &[u8]) -> Option<Box<[f32]>> {
     let numbers = body.pointer("/data/0/embedding")?.as_array()?;
     #[expect(clippy::cast_possible_truncation, reason = "meanings are of this precision")]
     let numbers = numbers.iter().map(|it| it.as_f64().map(|it| it as f32));
-    recall::unit(numbers.collect::<Option<Vec<f32>>>()?)
+    answers::unit(numbers.collect::<Option<Vec<f32>>>()?)
 }
 
 impl Question {
