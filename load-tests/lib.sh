@@ -147,6 +147,21 @@ make_consumers() {
         sed -E 's|^([0-9a-f]{64})  \./([0-9]+)$|  c\2: {plan: load, api_keys: [{id: k, hash: "sha256:\1"}]}|' >>"$consumers"
 }
 
+# start_crowd NAME MODE PORT COUNT SECONDS: connections as in crowd/crowd.py; sets $crowd to their process and
+# $there to how many stand.
+start_crowd() {
+    start "$1" "${on_load_core[@]}" python3 "$here/crowd/crowd.py" "$2" "127.0.0.1:$3" "$4" "$5"
+    crowd=$pid there=
+    for _ in {1..1200}; do
+        there=$(sed -n "s/^OPEN //p" "$work/$1.log" 2>/dev/null || true)
+        [ -n "$there" ] && return
+        kill -0 "$crowd" 2>/dev/null || break
+        sleep 0.1
+    done
+    say "$1: no connection stands: $(tail -n 3 "$work/$1.log")"
+    exit 1
+}
+
 # tree PID: the process and all that descend from it.
 tree() {
     local child

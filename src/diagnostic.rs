@@ -153,6 +153,12 @@ impl Problems {
     }
 
     /// The value, or a problem at `path` and nothing.
+    /// # Errors
+    /// There are some.
+    pub fn none(&mut self) -> Result<(), Self> {
+        if self.0.is_empty() { Ok(()) } else { Err(Self(std::mem::take(&mut self.0))) }
+    }
+
     pub fn keep<T>(&mut self, path: &Path, result: Result<T, String>) -> Option<T> {
         match result {
             Ok(value) => Some(value),

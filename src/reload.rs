@@ -303,7 +303,7 @@ impl Reloader {
             old.revision != gateway.revision || old.store_revision != gateway.store_revision;
         if is_new {
             // Before the swap: a log that cannot be opened is a reason to stay.
-            self.access_log.set_destination(gateway.access_log.clone()).map_err(|why| {
+            self.access_log.set(gateway.access_log.clone()).map_err(|why| {
                 vec![format!("{}: telemetry.access_log.path: {why}", self.file.display())]
             })?;
             self.live.store(gateway.clone());
@@ -466,7 +466,8 @@ pub async fn watch(reloader: Arc<Reloader>, looks_first: bool) {
 }
 
 impl Reloader {
-    fn reload_if_new(&self) {
+    /// Applies the file, unless it is what runs.
+    pub fn reload_if_new(&self) {
         let is_same = config::load(&self.file)
             .is_ok_and(|loaded| loaded.revision == self.live.load().revision);
         if !is_same {

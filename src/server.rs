@@ -7,8 +7,10 @@
 mod accept;
 mod control;
 mod descriptors;
+mod listen;
 mod signals;
 mod systemd;
+mod traces;
 pub mod upgrade;
 mod warm;
 
@@ -38,6 +40,7 @@ use tokio::{
 };
 
 use self::{
+    listen::{Bound, Listening},
     systemd::{Notifier, Pulse},
     upgrade::{Upgrades, successor::Predecessor},
 };
@@ -51,6 +54,7 @@ use crate::{
     store::State,
     telemetry::AccessLog,
     upstream,
+    value::address::Address,
 };
 
 /// How to run.
@@ -72,7 +76,7 @@ pub enum Failure {
     #[error(transparent)]
     Begin(#[from] reload::Failure),
     #[error("cannot listen on {address} ({what}): {why}")]
-    Listen { what: String, address: SocketAddr, why: std::io::Error },
+    Listen { what: String, address: Address, why: std::io::Error },
     #[error("cannot start: {0}")]
     Start(String),
     #[error("the access log cannot be opened: {0}")]
@@ -95,7 +99,7 @@ const FAREWELL: Duration = Duration::from_millis(250);
 /// The sockets that the process listens on, as the configuration names them.
 #[derive(Debug)]
 pub struct Sockets {
-    listeners: Vec<(SocketAddr, TcpListener)>,
+    listeners: Vec<Bound>,
     admin: (SocketAddr, TcpListener),
 }
 
@@ -106,6 +110,7 @@ pub struct Process {
     pub connections: accept::Connections,
     pub upgrades: Upgrades,
     pub notifier: Notifier,
+    pub traces: traces::Outage,
     mirrors: Arc<Mirrors>,
     pulse: Arc<Pulse>,
     /// Until the process begins to leave.
@@ -144,6 +149,9 @@ impl Process {
 
     /// Begins to leave, since another process serves.
     fn hand_over(&self) {
+        if let Some(sockets) = &*self.sockets.lock() {
+            sockets.set_ours(false);
+        }
         self.begin_to_leave();
     }
 
@@ -193,6 +201,11 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
     }
     process.notifier.ready(&systemd::status(&process));
     background.spawn(systemd::keep_informed(process.clone()));
+    if is_successor && !options.is_watching {
+        // The process before may have been told to reload meanwhile.
+        let reloader = process.reloader.clone();
+        background.spawn_blocking(move || reloader.reload_if_new());
+    }
     if options.is_watching {
         // What changed while this process began is not seen by a watch that begins now.
         background.spawn(reload::watch(process.reloader.clone(), is_successor));
@@ -202,6 +215,7 @@ pub fn run(options: &Options, on_ready: impl FnOnce(&Gateway)) -> Result<(), Fai
     drop(gateway);
     leave(&process, &workers, &background);
     background.block_on(close_store(&process.reloader));
+    flush_traces(&process, &background);
     process.access_log.close(Duration::from_secs(5));
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -219,6 +233,8 @@ fn begin(
     let Begun { gateway, running, store } =
         reload::begin(&options.config, &shared, background.handle())?;
     let gateway = Arc::new(gateway);
+    // Before anybody can see that this process is there.
+    let signals = signals::listen(background.handle());
     let sockets = Arc::new(open(&gateway, predecessor)?);
     let live = Arc::new(ArcSwap::new(gateway.clone()));
     let dropped = shared.metrics.access_log_dropped().clone();
@@ -236,11 +252,12 @@ fn begin(
     let notifier = Notifier::from_environment();
     let pulse = Arc::new(Pulse::new(gateway.process.workers, notifier.watchdog()));
     let process = Arc::new(Process {
-        reloader: reloader.clone(),
+        reloader,
         access_log: access_log.clone(),
         connections: accept::Connections::new(&gateway, &shared.metrics),
         upgrades: Upgrades::new(next(options)),
         notifier,
+        traces: traces::Outage::default(),
         mirrors: Mirrors::new(background.handle().clone()),
         pulse,
         sockets: Mutex::new(Some(sockets.clone())),
@@ -250,27 +267,36 @@ fn begin(
         is_fast: AtomicBool::new(false),
         started: Instant::now(),
     });
-    background.spawn(signals::handle(process.clone()));
+    background.spawn(signals.handle(process.clone()));
     if let Some(predecessor) = predecessor {
         // It serves meanwhile.
         let lacks = warm::wait(&gateway, &|| process.is_draining());
         predecessor.wait_for_go(lacks, &shared, &|| process.is_draining())?;
+        sockets.set_ours(true);
     }
     let cache = shared.cache;
     let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
     let mirrors = process.mirrors.clone();
     let connector = Arc::new(connector(&gateway));
-    let proxy = Proxy { live, metrics, access_log, cache, mirrors, is_draining, connector };
+    let traces = shared.traces.clone();
+    let proxy = Proxy { live, metrics, access_log, traces, cache, mirrors, is_draining, connector };
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
-    background.spawn(sweep(shared.limits.clone()));
-    background.spawn(reload::follow(reloader.clone()));
-    background.spawn(reload::keep_uses(reloader));
+    go_on_beside(&process, background);
     if predecessor.is_none() {
         wait_for_names(&gateway);
     }
     Ok((process, workers))
+}
+
+/// What goes on beside the requests, whatever the configuration.
+fn go_on_beside(process: &Arc<Process>, background: &runtime::Runtime) {
+    let reloader = &process.reloader;
+    background.spawn(traces::export(process.clone()));
+    background.spawn(sweep(reloader.shared().limits.clone()));
+    background.spawn(reload::follow(reloader.clone()));
+    background.spawn(reload::keep_uses(reloader.clone()));
 }
 
 /// What an upgrade of this process starts.
@@ -281,14 +307,42 @@ fn next(options: &Options) -> Option<upgrade::Start> {
 
 /// The sockets that another process listens on already, and new ones for the rest.
 fn open(gateway: &Gateway, predecessor: &mut Option<Predecessor>) -> Result<Sockets, Failure> {
-    let mut open = |what: &str, address| {
-        let taken = predecessor.as_mut().and_then(|it| it.take(address));
-        let socket = taken.map_or_else(|| listen(what, address), Ok);
-        socket.map(|it| (address, it))
+    let mut taken = |address: &Address| predecessor.as_mut().and_then(|it| it.take(address));
+    let failed = |what: &str, address: &Address, why| {
+        let (what, address) = (what.to_owned(), address.clone());
+        Failure::Listen { what, address, why }
     };
-    let listeners = gateway.process.listeners.iter();
-    let listeners = listeners.map(|it| open(&it.name, it.address)).collect::<Result<_, _>>()?;
-    Ok(Sockets { listeners, admin: open("admin", gateway.process.admin)? })
+    // First: of two that start at once, one ends here, before it looks at the files of sockets.
+    let admin = gateway.process.admin;
+    let address = Address::Inet(admin);
+    let socket = match taken(&address) {
+        Some(Listening::Tcp(socket)) => socket,
+        _ => listen::tcp(admin).map_err(|why| failed("admin", &address, why))?,
+    };
+    let listeners = gateway.process.listeners.iter().map(|it| {
+        let adopted = taken(&it.address).and_then(|socket| Bound::adopt(it, socket));
+        let bound = adopted.map_or_else(|| Bound::new(it), Ok);
+        bound.map_err(|why| failed(&it.name, &it.address, why))
+    });
+    Ok(Sockets { listeners: listeners.collect::<Result<_, _>>()?, admin: (admin, socket) })
+}
+
+impl Sockets {
+    /// Whether the files of sockets are this process's to remove.
+    fn set_ours(&self, is_ours: bool) {
+        for file in self.listeners.iter().filter_map(|it| it.file.as_ref()) {
+            file.set_ours(is_ours);
+        }
+    }
+}
+
+/// What waits for the collector is sent, unless the collector is gone: nobody waits for it then.
+fn flush_traces(process: &Process, background: &runtime::Runtime) {
+    const AT_MOST: Duration = Duration::from_secs(2);
+    let shared = process.reloader.shared();
+    if process.traces.reason().is_none() && !background.block_on(shared.traces.flush(AT_MOST)) {
+        log::warn!("spans of the last seconds are lost: the trace collector did not take them");
+    }
 }
 
 /// The last uses are written down, unless the store is gone: nobody waits for it then.
@@ -304,10 +358,6 @@ async fn close_store(reloader: &Reloader) {
         }
         let _ = tokio::time::timeout(AT_MOST, store.close()).await;
     }
-}
-
-fn listen(what: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    accept::listen(address).map_err(|why| Failure::Listen { what: what.to_owned(), address, why })
 }
 
 /// Names of upstreams are looked up in the background; the first requests should not come before the
@@ -356,8 +406,8 @@ fn start_workers(
     for number in 0..gateway.process.workers {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let mut loops = Vec::new();
-        for (listener, (_, socket)) in gateway.process.listeners.iter().zip(&sockets.listeners) {
-            let socket = socket.try_clone()?;
+        for (listener, bound) in gateway.process.listeners.iter().zip(&sockets.listeners) {
+            let socket = bound.socket.try_clone()?;
             let (process, http) = (process.clone(), http.clone());
             loops.push(accept::Loop::new(listener, socket, process, http, proxy.clone()));
         }

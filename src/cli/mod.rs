@@ -99,8 +99,9 @@ enum Verb {
 /// How to reach a running process.
 #[derive(Debug, Args)]
 pub struct AdminArguments {
-    /// Where its admin listener is; 127.0.0.1:9900 without it.
-    #[arg(long, value_name = "ADDRESS", env = "TOLLGATE_ADMIN")]
+    /// Where its admin listener is. Without it, as the configuration of -c says, else as TOLLGATE_ADMIN
+    /// in the environment, else 127.0.0.1:9900.
+    #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
     #[command(flatten)]
     access: Access,
@@ -109,7 +110,7 @@ pub struct AdminArguments {
 /// The rest of what may be said about a running process.
 #[derive(Debug, Args)]
 pub struct Access {
-    /// The configuration that says where its admin listener is; goes before `--admin`.
+    /// The configuration that says where its admin listener is, unless `--admin` does.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A token, where the admin API asks for one. Better in the environment than on the command line.
@@ -141,8 +142,12 @@ impl AdminArguments {
 
     fn address(&self) -> Result<String, Outcome> {
         const DEFAULT: &str = "127.0.0.1:9900";
+        if let Some(admin) = &self.admin {
+            return Ok(admin.clone());
+        }
         let Some(config) = self.access.config()? else {
-            return Ok(self.admin.clone().unwrap_or_else(|| DEFAULT.to_owned()));
+            let of_environment = std::env::var("TOLLGATE_ADMIN").ok().filter(|it| !it.is_empty());
+            return Ok(of_environment.unwrap_or_else(|| DEFAULT.to_owned()));
         };
         let address = config.admin.and_then(|it| it.address);
         Ok(address.map_or_else(|| DEFAULT.to_owned(), |it| it.0))

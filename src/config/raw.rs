@@ -75,7 +75,7 @@ raw! {
         keepalive_requests: u64,
         auth_failures: u64,
     }
-    Listener { name: Word, address: Word, h2c: bool, proxy_protocol: bool, tls: ListenerTls }
+    Listener { name: Word, address: Word, mode: Word, h2c: bool, proxy_protocol: bool, tls: ListenerTls }
     ListenerTls {
         certificates: Vec<Certificate>,
         min_version: Word,
@@ -83,17 +83,42 @@ raw! {
         client_certificate: Word,
         client_ca: Word,
         client_crl: Vec<Word>,
+        acme: Acme,
     }
-    Certificate { cert: Word, key: Word }
+    Certificate {
+        cert: Word,
+        key: Word,
+        /// What its authority says of it, in DER: stapled.
+        ocsp: Word,
+    }
+    Acme {
+        directory: Word,
+        email: Word,
+        domains: Vec<Word>,
+        storage: Word,
+        /// `tls-alpn-01` or `http-01`.
+        challenge: Word,
+        /// Trusted for the directory, beside the system's authorities.
+        ca: Word,
+    }
     Admin { address: Word, tokens: Vec<Token> }
     Token { id: Word, hash: Word, role: Word }
     /// Exactly one of the two.
     Store { sqlite: Sqlite, postgres: Postgres, on_outage: Word }
     Sqlite { path: Word }
     Postgres { url: Word }
-    Telemetry { access_log: AccessLog, metrics: Metrics }
+    Telemetry { access_log: AccessLog, metrics: Metrics, tracing: Tracing }
     AccessLog { path: Word, format: Word }
     Metrics { consumers: u64 }
+    Tracing {
+        /// A collector that takes OTLP over HTTP.
+        otlp: Word,
+        sample: Word,
+        /// Whose decision is followed: `trusted` or `any`.
+        parent: Word,
+        headers: Map<Word>,
+        service: Word,
+    }
 
     CacheStore { memory: Word, disk: CacheDisk }
     CacheDisk { path: Word, size: Word }

@@ -9,6 +9,7 @@ pub mod route;
 mod shared;
 pub mod tls;
 pub mod token;
+pub mod tracing;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,11 +23,9 @@ use crate::{
     config::Revision,
     shared::background::Background,
     store,
-    telemetry::{
-        AuthMetrics, ConsumerMetrics, RouteMetrics, UpstreamMetrics, access_log::Destination,
-    },
+    telemetry::{AuthMetrics, ConsumerMetrics, RouteMetrics, UpstreamMetrics, access_log},
     upstream::Upstream,
-    value::cidr::Networks,
+    value::{address::Address, cidr::Networks},
 };
 
 /// One compiled configuration.
@@ -41,6 +40,8 @@ pub struct Gateway {
     pub tls: Box<[Option<Arc<Tls>>]>,
     /// Whether listeners ask different things of their clients' certificates.
     pub do_tls_rules_differ: bool,
+    /// What authorities look for under a path of theirs, where certificates are ordered.
+    pub proofs: Option<Arc<tls::acme::Pending>>,
     pub edge: Edge,
     pub trusted_proxies: Networks,
     pub path_rules: crate::value::path::Rules,
@@ -51,7 +52,9 @@ pub struct Gateway {
     /// Of models, by their names.
     pub providers: BTreeMap<Arc<str>, Arc<llm::Provider>>,
     pub admin: Admin,
-    pub access_log: Destination,
+    pub access_log: access_log::Spec,
+    /// None: traces are passed on, and none is made.
+    pub tracing: Option<Arc<tracing::Tracing>>,
     /// By the consumers' index.
     pub consumers: Box<[Arc<ConsumerMetrics>]>,
     /// Counts what no consumer used.
@@ -93,7 +96,9 @@ pub struct Process {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub name: Arc<str>,
-    pub address: SocketAddr,
+    pub address: Address,
+    /// Who may connect to a socket of this machine: the permissions of its file.
+    pub mode: u32,
     pub is_h2c: bool,
     /// Whether trusted proxies begin with the PROXY protocol.
     pub has_proxy_protocol: bool,

@@ -47,7 +47,9 @@ pub struct Shared {
     /// What models signed and clients may have lost.
     pub llm_memory: Arc<llm::recall::Memory>,
     pub tickets: tls::Tickets,
+    pub acme: tls::acme::Registry,
     pub last_uses: Arc<last_uses::Registry>,
+    pub traces: Arc<telemetry::tracing::Queue>,
 }
 
 impl Shared {
@@ -64,8 +66,10 @@ impl Shared {
     /// # Errors
     /// As `new`.
     pub fn inheriting(own_secret: Secret<[u8; 32]>) -> Result<Self, String> {
+        let metrics = telemetry::Metrics::new().map_err(|why| why.to_string())?;
         Ok(Self {
-            metrics: Arc::new(telemetry::Metrics::new().map_err(|why| why.to_string())?),
+            traces: Arc::new(telemetry::tracing::Queue::new(metrics.traces.dropped().clone())),
+            metrics: Arc::new(metrics),
             limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
             in_flight: Arc::new(limit::Concurrency::new()),
             flood: Arc::new(limit::Flood::new()),
@@ -87,6 +91,7 @@ impl Shared {
             llm_answers: Keep::default(),
             llm_memory: Arc::default(),
             tickets: tls::Tickets::default(),
+            acme: tls::acme::Registry::default(),
             last_uses: Arc::default(),
         })
     }

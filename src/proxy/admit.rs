@@ -9,7 +9,7 @@ use super::{
     exchange::Exchange,
     grpc_web, head,
     reply::{Answer, X_REQUEST_ID},
-    tls,
+    tls, trace,
 };
 use crate::{
     auth::Purpose,
@@ -42,12 +42,16 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     let gateway = exchange.gateway.clone();
     exchange.context.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
     exchange.context.client = super::client_of(session, &gateway);
+    trace::begin(session, exchange);
     bound(session, &gateway)?;
     exchange.context.scheme = super::external_scheme(session, &gateway);
     exchange.context.has_body = has_body(session);
     exchange.context.host = canonical_host(session.req_header())?;
     exchange.context.certificate = certificate(session, exchange)?;
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
+    if let Some(answer) = proof(session.req_header(), &gateway) {
+        return Ok(Admitted::Answer(answer));
+    }
     let question = question(&exchange.context.host, session.req_header());
     let asked = preflight(&question, &gateway);
     let question = asking(question, asked.as_ref());
@@ -73,6 +77,13 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     }
     session.ignore_downstream_range |= exchange.context.wants_whole;
     Ok(act(session, exchange, &route)?)
+}
+
+/// What an authority looks for that is to sign a certificate of ours, whatever the routes are.
+fn proof(request: &RequestHeader, gateway: &Gateway) -> Option<Answer> {
+    let text = gateway.proofs.as_ref()?.text(request.uri.path())?;
+    let kind = HeaderValue::from_static("application/octet-stream");
+    Answer::new(200, kind, text.into()).ok()
 }
 
 /// A valid id of the client's is kept, so that it finds its request in our log; else one is made.

@@ -8,7 +8,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{caching, cause, exchange::Exchange, outgoing, reply};
+use super::{caching, cause, exchange::Exchange, outgoing, reply, trace};
 use crate::{
     flow::{
         clock,
@@ -63,6 +63,7 @@ pub fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpP
     forwarding.is_reported = false;
     forwarding.current = Some(picked);
     exchange.begin_body();
+    trace::tries(exchange);
     Ok(peer)
 }
 
@@ -102,6 +103,7 @@ pub fn connect_failed(
     mut error: Box<Error>,
 ) -> Box<Error> {
     report(exchange, Outcome::ConnectFailed);
+    trace::failed(exchange, &error);
     let may = may_retry(session, exchange, Cause::Connect, false);
     error.set_retry(may);
     error
@@ -114,6 +116,7 @@ pub fn failed(
     mut error: Box<Error>,
     is_reused: bool,
 ) -> Box<Error> {
+    trace::failed(exchange, &error);
     if error.esource() != &ErrorSource::Upstream {
         report(exchange, Outcome::ClientGone);
         error.set_retry(false);
@@ -193,6 +196,7 @@ pub fn answered(
         return Ok(());
     }
     let status = response.status.as_u16();
+    trace::answered(exchange, status);
     if status == 401
         && let Some(token) = exchange.upstream.as_ref().and_then(|it| it.token())
     {

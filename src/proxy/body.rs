@@ -1,6 +1,8 @@
 //! The body of a request on its way to the upstream: counted, and shown to the policies that look at it.
 //! A short one passes them before an upstream hears of the request, so that a body that is refused is
 //! one that never left; of a longer one the upstream has the beginning when it is cut off.
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{HeaderValue, Version, header};
 use pingora::{Error, ErrorType, Result, proxy::Session};
@@ -102,6 +104,7 @@ pub fn pass(
     // What follows an upgrade is no body of a request.
     let is_body = !session.was_upgraded();
     if is_body {
+        in_time(exchange)?;
         count(exchange, body.as_ref().map_or(0, Bytes::len))?;
     }
     if exchange.context.reads_body && is_body {
@@ -119,6 +122,17 @@ pub fn pass(
         *body = None;
     }
     Ok(())
+}
+
+/// One that drips keeps its upstream no longer than any other.
+fn in_time(exchange: &Exchange) -> Result<()> {
+    let forwarding = &exchange.forwarding;
+    let Some(upstream) = &exchange.upstream else { return Ok(()) };
+    let total = upstream.spec().timeouts.total;
+    if forwarding.is_open_ended || !forwarding.remaining(total, Instant::now()).is_zero() {
+        return Ok(());
+    }
+    Err(Error::new_down(ErrorType::ReadTimedout))
 }
 
 /// For bodies that did not say their length.

@@ -7,7 +7,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{caching::Caching, grpc_web::Transcoder, llm::Meter, mirror::Copying};
+use super::{caching::Caching, grpc_web::Transcoder, llm::Meter, mirror::Copying, trace::Trace};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -33,6 +33,8 @@ pub struct Exchange {
     pub grpc_web: Option<Box<Transcoder>>,
     /// Of a request that a model answers.
     pub llm: Option<Box<Meter>>,
+    /// Set where traces are made.
+    pub trace: Option<Trace>,
     /// Why the body may not pass, until that is said.
     pub refusal: Option<Rejection>,
     /// Our refusal, if there was one.
@@ -76,12 +78,11 @@ impl Forwarding {
 impl Exchange {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>) -> Self {
-        let unknown = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
         let started = Instant::now();
         Self {
             gateway,
             started,
-            context: Context::new(Now::at(started), unknown),
+            context: Context::new(Now::at(started), super::UNIX_PEER),
             route: None,
             upstream: None,
             forwarding: Forwarding::default(),
@@ -89,6 +90,7 @@ impl Exchange {
             copying: Copying::default(),
             grpc_web: None,
             llm: None,
+            trace: None,
             refusal: None,
             refused: None,
             cause: None,

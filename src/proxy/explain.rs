@@ -7,7 +7,7 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward, grpc_web, llm, record, tls};
+use super::{admit, caching, client_addr, forward, grpc_web, llm, record, tls, trace};
 use crate::{
     auth::Purpose,
     cache,
@@ -206,6 +206,7 @@ async fn walk(
         said.insert("would_refuse".to_owned(), reported);
     }
     let is_trusted = gateway.trusted_proxies.contains(request.ip);
+    said.extend(trace::explained(gateway.tracing.as_deref(), header, is_trusted));
     act(route, context, header, said);
     if let Some(rule) = &route.cache {
         said.insert("cache".to_owned(), stored(header, context, is_trusted, route, rule, gateway));

@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderName, HeaderValue, header, request::Parts};
 use pingora::http::RequestHeader;
 
-use super::{client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
+use super::{UNIX_PEER, client_addr::X_FORWARDED_FOR, reply::X_REQUEST_ID};
 use crate::{
     auth::oidc::cookie::Base,
     flow::reserved::{self, Claim},
@@ -30,7 +30,7 @@ pub struct Origin<'a> {
     /// Whether `peer` is one of the trusted proxies.
     pub is_trusted: bool,
     pub is_tls: bool,
-    /// The port that it was accepted on.
+    /// The port that it was accepted on; 0: on none, but over a socket of this machine.
     pub port: u16,
     pub request_id: Option<&'a HeaderValue>,
 }
@@ -134,7 +134,7 @@ fn announce(request: &mut Parts, origin: &Origin<'_>, host: Option<HeaderValue>)
     }
     let said = [
         (&X_FORWARDED_PROTO, Some(if origin.is_tls { HTTPS } else { HTTP })),
-        (&X_FORWARDED_PORT, Some(HeaderValue::from(origin.port))),
+        (&X_FORWARDED_PORT, Some(origin.port).filter(|it| *it > 0).map(HeaderValue::from)),
         (&X_FORWARDED_HOST, host),
     ];
     for (name, value) in said {
@@ -145,8 +145,10 @@ fn announce(request: &mut Parts, origin: &Origin<'_>, host: Option<HeaderValue>)
             request.headers.insert(name, value);
         }
     }
-    let addresses = forwarded_for(request, origin);
-    request.headers.insert(&X_FORWARDED_FOR, addresses);
+    if origin.peer != UNIX_PEER {
+        let addresses = forwarded_for(request, origin);
+        request.headers.insert(&X_FORWARDED_FOR, addresses);
+    }
     request.headers.append(header::VIA, VIA);
 }
 
@@ -171,10 +173,8 @@ fn forwarded_for(request: &Parts, origin: &Origin<'_>) -> HeaderValue {
 thread_local! {
     /// The last peer of this worker and its text: one proxy in front of us is every peer there is.
     static LAST: RefCell<(IpAddr, HeaderValue)> =
-        const { RefCell::new((UNKNOWN, HeaderValue::from_static("0.0.0.0"))) };
+        const { RefCell::new((UNIX_PEER, HeaderValue::from_static("0.0.0.0"))) };
 }
-
-const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 fn text_of(peer: IpAddr) -> HeaderValue {
     LAST.with_borrow_mut(|(last, text)| {
@@ -223,6 +223,21 @@ mod tests {
         assert_eq!(it.headers["x-forwarded-port"], "8080");
         assert_eq!(it.headers["x-forwarded-proto"], "http");
         assert!(!it.headers.contains_key("x_real_ip"));
+    }
+
+    #[test]
+    fn a_peer_without_an_address_adds_none() {
+        let check = |is_trusted, expected: Option<&str>| {
+            let mut it = request(&[("host", "a.test"), ("x-forwarded-for", "1.1.1.1")]);
+            let origin = Origin { peer: UNIX_PEER, port: 0, is_trusted, ..ORIGIN };
+            strip(&mut it, is_trusted);
+            announce(&mut it, &origin, None);
+            let told = it.headers.get("x-forwarded-for").map(|it| it.to_str().unwrap());
+            assert_eq!(told, expected);
+            assert!(!it.headers.contains_key("x-forwarded-port"));
+        };
+        check(false, None);
+        check(true, Some("1.1.1.1"));
     }
 
     #[test]

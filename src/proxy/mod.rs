@@ -24,6 +24,7 @@ pub mod record;
 pub mod reply;
 pub mod socket;
 pub mod tls;
+pub mod trace;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -32,10 +33,14 @@ use pingora::{protocols::l4::socket::SocketAddr, proxy::Session};
 use self::exchange::Exchange;
 use crate::gateway::{Gateway, edge::Edge};
 
+/// What stands for the other end of a socket of this machine, which has no address. No connection over a
+/// network comes from there.
+pub const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// The other end of the connection.
 fn peer_of(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(SocketAddr::as_inet);
-    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |it| it.ip().to_canonical())
+    address.map_or(UNIX_PEER, |it| it.ip().to_canonical())
 }
 
 /// The client, as the trusted proxies make it out.

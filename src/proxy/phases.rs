@@ -23,12 +23,12 @@ use super::{
     exchange::Exchange,
     forward, grpc_web, llm,
     mirror::{self, Mirrors},
-    outgoing, record, reply,
+    outgoing, record, reply, trace,
 };
 use crate::{
     cache::Store,
     gateway::Gateway,
-    telemetry::{AccessLog, Metrics},
+    telemetry::{AccessLog, Metrics, tracing::Queue},
 };
 
 /// The proxy: the live snapshot, and where what happened is written.
@@ -37,6 +37,7 @@ pub struct Proxy {
     pub live: Arc<ArcSwap<Gateway>>,
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
+    pub traces: Arc<Queue>,
     pub cache: &'static Store,
     pub mirrors: Arc<Mirrors>,
     /// The process is leaving.
@@ -176,6 +177,7 @@ impl ProxyHttp for Proxy {
         };
         forward::change(request, |head| forward::rewrite(head, &outward))?;
         grpc_web::forward(request, exchange.grpc_web.as_deref())?;
+        trace::tell(request, exchange)?;
         mirror::begin(&self.mirrors, session, request, exchange);
         Ok(())
     }

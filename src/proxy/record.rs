@@ -7,7 +7,7 @@ use std::{
 use http::{HeaderValue, header, request::Parts};
 use pingora::{Error, proxy::Session};
 
-use super::{caching, exchange::Exchange, head::Refusal, mirror, phases::Proxy, tls::Peer};
+use super::{caching, exchange::Exchange, head::Refusal, mirror, phases::Proxy, tls::Peer, trace};
 use crate::{
     auth::decode_query,
     flow::rejection::Code,
@@ -36,6 +36,7 @@ pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange:
     if proxy.access_log.is_on() {
         write(proxy, session, exchange, status, duration, upstream_duration);
     }
+    trace::end(&proxy.traces, session, exchange, status, now);
     exchange.forwarding.current = None;
 }
 
@@ -99,17 +100,15 @@ fn write(
     let context = &exchange.context;
     let forwarding = &exchange.forwarding;
     let identity = context.identity.as_ref();
-    let is_secret = exchange.route.as_ref().is_some_and(|it| it.is_query_secret);
-    let query = request.uri.query().map(|query| match is_secret {
-        true => Cow::Borrowed("…"),
-        false => mask(&exchange.gateway, query),
-    });
+    let query = shown_query(exchange, request);
+    let trace_id = exchange.trace.as_ref().map(trace::Trace::id);
     let revision = exchange.gateway.revision.as_str();
     let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
     let referer = text(header::REFERER).map(|it| mask_url(&exchange.gateway, it));
     proxy.access_log.write(&Record {
         time: context.now.unix,
         request_id: context.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or(""),
+        trace_id: trace_id.as_ref().map(<[u8; 32]>::as_slice),
         client_ip: context.client,
         method: request.method.as_str(),
         host: context.host.as_bytes(),
@@ -147,6 +146,15 @@ const fn protocol(version: http::Version) -> &'static str {
         http::Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
     }
+}
+
+/// The query as people may see it.
+pub(super) fn shown_query<'a>(exchange: &Exchange, request: &'a Parts) -> Option<Cow<'a, str>> {
+    let is_secret = exchange.route.as_ref().is_some_and(|it| it.is_query_secret);
+    request.uri.query().map(|query| match is_secret {
+        true => Cow::Borrowed("…"),
+        false => mask(&exchange.gateway, query),
+    })
 }
 
 /// The query with the values of keys taken out.
@@ -215,6 +223,7 @@ fn unborn<'a>(client: std::net::IpAddr, protocol: &'a str, revision: &'a str) ->
     Record {
         time: crate::flow::clock::Now::read().unix,
         request_id: "",
+        trace_id: None,
         client_ip: client,
         method: "",
         host: b"",

@@ -1,11 +1,11 @@
-//! A client's TCP connection as Pingora's `IO`. It reads straight from the kernel and gathers small
+//! A client's connection, TCP or a socket of this machine, as Pingora's `IO`. It reads straight from the kernel and gathers small
 //! writes, so that a short answer, head and body, is one system call. An idle one holds no buffer:
 //! Pingora's own holds 64 KiB.
 use std::{
     fmt,
     io::{self, IoSlice},
     net::SocketAddr,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, RawFd},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -19,14 +19,58 @@ use pingora::protocols::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 /// Bytes that wait for a flush at most; more go to the kernel together with them.
 const GATHER: usize = 16 << 10;
 
+/// What the bytes go over.
+pub enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The same, whichever it is.
+macro_rules! with {
+    ($transport:expr, $it:ident => $what:expr) => {
+        match $transport {
+            Transport::Tcp($it) => $what,
+            Transport::Unix($it) => $what,
+        }
+    };
+}
+
+impl AsRawFd for Transport {
+    fn as_raw_fd(&self) -> RawFd {
+        with!(self, it => it.as_raw_fd())
+    }
+}
+
+impl Transport {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        with!(self, it => Pin::new(it).poll_read(cx, buf))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        with!(self, it => Pin::new(it).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        with!(self, it => Pin::new(it).poll_write_vectored(cx, parts))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with!(self, it => Pin::new(it).poll_shutdown(cx))
+    }
+}
+
 pub struct Socket {
-    tcp: TcpStream,
+    transport: Transport,
     /// Read and put back: read again first.
     unread: BytesMut,
     /// Written and not yet given to the kernel.
@@ -35,17 +79,22 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// `peer` is known from accepting; asking the kernel again would cost a call.
+    /// `peer` is known from accepting; asking the kernel again would cost a call. None: the other end is
+    /// on this machine, and has no address.
     #[must_use]
-    pub fn new(tcp: TcpStream, peer: SocketAddr) -> Self {
-        let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
-        let _ = digest.peer_addr.set(Some(peer.into()));
-        Self { tcp, unread: BytesMut::new(), pending: BytesMut::new(), digest: Arc::new(digest) }
+    pub fn new(transport: Transport, peer: Option<SocketAddr>) -> Self {
+        let digest = SocketDigest::from_raw_fd(transport.as_raw_fd());
+        let _ = digest.peer_addr.set(peer.map(Into::into));
+        if peer.is_none() {
+            let _ = digest.local_addr.set(None);
+        }
+        let (unread, pending) = (BytesMut::new(), BytesMut::new());
+        Self { transport, unread, pending, digest: Arc::new(digest) }
     }
 
     /// Takes the addresses that a trusted proxy says: from now on it is `client` who is the other end.
     pub fn stands_for(&mut self, client: SocketAddr, destination: Option<SocketAddr>) {
-        let digest = SocketDigest::from_raw_fd(self.tcp.as_raw_fd());
+        let digest = SocketDigest::from_raw_fd(self.transport.as_raw_fd());
         let _ = digest.peer_addr.set(Some(client.into()));
         if let Some(destination) = destination {
             let _ = digest.local_addr.set(Some(destination.into()));
@@ -70,7 +119,7 @@ impl Socket {
     /// Gives the kernel what waits.
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.pending.is_empty() {
-            let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.pending))?;
+            let written = ready!(self.transport.poll_write(cx, &self.pending))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -89,7 +138,7 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, buf);
+            return self.transport.poll_read(cx, buf);
         }
         let length = self.unread.len().min(buf.remaining());
         let taken = self.unread.split_to(length);
@@ -111,7 +160,7 @@ impl AsyncWrite for Socket {
         }
         while !socket.pending.is_empty() {
             let both = [IoSlice::new(&socket.pending), IoSlice::new(bytes)];
-            let written = ready!(Pin::new(&mut socket.tcp).poll_write_vectored(cx, &both))?;
+            let written = ready!(socket.transport.poll_write_vectored(cx, &both))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -121,7 +170,7 @@ impl AsyncWrite for Socket {
                 return Poll::Ready(Ok(written - waiting));
             }
         }
-        Pin::new(&mut socket.tcp).poll_write(cx, bytes)
+        socket.transport.poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,7 +179,7 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_pending(cx))?;
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        self.transport.poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -145,7 +194,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(length));
         }
         ready!(socket.poll_pending(cx))?;
-        Pin::new(&mut socket.tcp).poll_write_vectored(cx, parts)
+        socket.transport.poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -162,7 +211,7 @@ impl Shutdown for Socket {
 
 impl UniqueID for Socket {
     fn id(&self) -> UniqueIDType {
-        self.tcp.as_raw_fd()
+        self.transport.as_raw_fd()
     }
 }
 
@@ -198,7 +247,7 @@ impl Peek for Socket {
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Socket").field(&self.tcp.as_raw_fd()).finish()
+        f.debug_tuple("Socket").field(&self.transport.as_raw_fd()).finish()
     }
 }
 
@@ -212,7 +261,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, peer) = listener.accept().await.unwrap();
-        (client, Socket::new(server, peer))
+        (client, Socket::new(Transport::Tcp(server), Some(peer)))
     }
 
     #[tokio::test]

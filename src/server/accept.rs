@@ -1,6 +1,6 @@
 //! The accept loops: from a socket to a connection that `proxy::connection` serves.
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,15 +12,20 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pingora::{apps::ServerApp, protocols::Stream, proxy::HttpProxy, server::ShutdownWatch};
 use prometheus::IntGauge;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::task::JoinSet;
 
-use super::{Process, control::Controls, descriptors::Reserve};
+use super::{
+    Process,
+    control::Controls,
+    descriptors::Reserve,
+    listen::{Acceptor, Listening},
+};
 use crate::{
     admin::Admin,
     flow::rejection::Rejection,
     gateway::{Gateway, Listener},
     proxy::{
-        admit, connection,
+        UNIX_PEER, admit, connection,
         head::Refusal,
         phases::Proxy,
         proxy_protocol, record, reply,
@@ -30,9 +35,6 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Connections that wait in the kernel until a worker accepts them.
-const BACKLOG: i32 = 4096;
-
 /// Between two looks for a free descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines in the log that there was none: a crowd that comes and goes writes no more.
@@ -41,22 +43,6 @@ const QUIET: Duration = Duration::from_secs(10);
 /// TLS handshakes under way at a time; beyond, the oldest ends. One that stops within its
 /// hello holds 16 KiB, all counted.
 const HANDSHAKES: usize = 1024;
-
-/// # Errors
-/// As the system says: the port is taken, the address is not ours, or not permitted.
-pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Without it a restart would wait for old connections to time out.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// How many connections are open, and whether the process ran out of descriptors.
 #[derive(Debug)]
@@ -146,8 +132,8 @@ impl Edge {
                 None
             }
             Err(tls::Failed::Ended(outcome)) => {
-                if let Some(client) = client.filter(|_| outcome.is_certificate()) {
-                    record::refused_certificate(&self.proxy, outcome, client.ip().to_canonical());
+                if outcome.is_certificate() {
+                    record::refused_certificate(&self.proxy, outcome, ip_of(client));
                 }
                 None
             }
@@ -157,8 +143,8 @@ impl Edge {
     /// The socket, with the client's address where a trusted proxy says it. A client that came without
     /// one is served as it is: what it says of itself is no header of the protocol but a bad request.
     async fn introduced(&self, socket: Socket, patience: Duration) -> Option<Socket> {
-        let is_trusted = |it: SocketAddr| self.proxy.live.load().trusted_proxies.contains(it.ip());
-        if !self.has_proxy_protocol || !socket.peer().is_some_and(is_trusted) {
+        let is_trusted = |it| self.proxy.live.load().trusted_proxies.contains(it);
+        if !self.has_proxy_protocol || !is_trusted(ip_of(socket.peer())) {
             return Some(socket);
         }
         let accepted = tokio::time::timeout(patience, proxy_protocol::accept(socket)).await;
@@ -190,8 +176,7 @@ impl connection::Edge for Edge {
     }
 
     fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>, _head: &[u8]) -> Bytes {
-        let unknown = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-        let client = client.map_or(unknown, |it| it.ip().to_canonical());
+        let client = ip_of(client);
         // Whatever the client named it: a head that is not valid is not believed.
         let request_id = admit::request_id(None);
         record::refused(&self.proxy, refusal, client, &request_id);
@@ -200,12 +185,17 @@ impl connection::Edge for Edge {
     }
 }
 
+/// Whoever has no address came over a socket of this machine.
+fn ip_of(peer: Option<SocketAddr>) -> IpAddr {
+    peer.map_or(UNIX_PEER, |it| it.ip().to_canonical())
+}
+
 /// One worker's accept loop on one listener.
 pub(super) struct Loop {
     listener: usize,
     is_h2c: bool,
     has_proxy_protocol: bool,
-    socket: TcpListener,
+    socket: Listening,
     process: Arc<Process>,
     http: Arc<HttpProxy<Proxy>>,
     proxy: Proxy,
@@ -214,7 +204,7 @@ pub(super) struct Loop {
 impl Loop {
     pub(super) fn new(
         listener: &Listener,
-        socket: TcpListener,
+        socket: Listening,
         process: Arc<Process>,
         http: Arc<HttpProxy<Proxy>>,
         proxy: Proxy,
@@ -226,7 +216,7 @@ impl Loop {
     }
 
     async fn run(self, mut draining: ShutdownWatch) {
-        let socket = match tokio::net::TcpListener::from_std(self.socket) {
+        let socket = match Acceptor::new(self.socket) {
             Ok(socket) => socket,
             Err(why) => {
                 log::error!("a listener cannot be used: {why}");
@@ -242,8 +232,8 @@ impl Loop {
                 Some(_) = connections.join_next() => continue,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let is_last = self.process.connections.reserve.is_reached_by(&stream);
+                Ok(accepted) => {
+                    let is_last = self.process.connections.reserve.is_reached_by(&accepted);
                     if !is_last {
                         self.process.connections.is_exhausted.store(false, Ordering::Release);
                     }
@@ -256,7 +246,7 @@ impl Loop {
                     };
                     let (http, is_draining) = (self.http.clone(), draining.clone());
                     connections.spawn(async move {
-                        let Some(stream) = edge.open(into_socket(stream, peer)).await else {
+                        let Some(stream) = edge.open(accepted.into_socket()).await else {
                             return;
                         };
                         connection::serve(stream, &http, &edge, &is_draining).await;
@@ -299,21 +289,12 @@ fn exhausted(process: &Process, why: &dyn std::fmt::Display) {
 }
 
 /// Lets further connections wait in the kernel until some are gone.
-async fn wait_for_descriptors(
-    process: &Process,
-    socket: &tokio::net::TcpListener,
-    draining: &ShutdownWatch,
-) {
+async fn wait_for_descriptors(process: &Process, socket: &Acceptor, draining: &ShutdownWatch) {
     process.reloader.shared().metrics.accept_errors().inc();
     exhausted(process, &"the file descriptors are used up but for a few");
     while process.connections.reserve.is_next(socket) && !*draining.borrow() {
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-fn into_socket(stream: TcpStream, peer: SocketAddr) -> Socket {
-    let _ = stream.set_nodelay(true);
-    Socket::new(stream, peer)
 }
 
 /// Serves until the process drains and every connection is done.
@@ -329,7 +310,7 @@ pub(super) async fn serve(loops: Vec<Loop>, draining: ShutdownWatch) {
 /// unless another process serves, which answers then.
 pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, process: Arc<Process>) {
     let draining: ShutdownWatch = process.drain.subscribe();
-    let socket = match tokio::net::TcpListener::from_std(socket) {
+    let socket = match Acceptor::new(Listening::Tcp(socket)) {
         Ok(socket) => socket,
         Err(why) => {
             log::error!("the admin listener cannot be used: {why}");
@@ -350,10 +331,10 @@ pub(super) async fn admin(socket: TcpListener, app: Arc<Admin<Controls>>, proces
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok(accepted) => {
                 let (app, draining) = (app.clone(), draining.clone());
                 tokio::spawn(async move {
-                    app.process_new(Box::new(into_socket(stream, peer)), &draining).await;
+                    app.process_new(Box::new(accepted.into_socket()), &draining).await;
                 });
             }
             Err(_) => tokio::time::sleep(PAUSE).await,

@@ -31,7 +31,7 @@ fn endpoints(upstream: &Upstream) -> Value {
             "weight": it.weight,
             "healthy": it.healthy,
             "ejected": it.ejected,
-            "resolved": it.resolved,
+            "resolved": it.resolved.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "in_flight": it.in_flight,
             "failures": it.failures,
             "ejections": it.ejections,
@@ -170,6 +170,21 @@ fn last_upgrade(process: &Process) -> Option<Value> {
     }))
 }
 
+/// Of the traces, if they are made.
+fn tracing(process: &Process, gateway: &Gateway) -> Option<Value> {
+    let tracing = gateway.tracing.as_ref()?;
+    let shared = process.reloader.shared();
+    let metrics = &shared.metrics.traces;
+    Some(json!({
+        "collector": tracing.collector.url.as_str(),
+        "waiting": shared.traces.pending(),
+        "exported": metrics.exported().get(),
+        "dropped": metrics.dropped().get(),
+        "failed": metrics.failed().get(),
+        "last_error": process.traces.reason(),
+    }))
+}
+
 /// The process, as the admin API sees it.
 pub struct Controls(pub Arc<Process>);
 
@@ -222,6 +237,7 @@ impl Control for Controls {
             "last_upgrade": last_upgrade(process),
             "tls": tls,
             "store": store(&process.reloader),
+            "tracing": tracing(process, &gateway),
             "credentials": admin::counts(&self.identities(), Timestamp::now()),
             "upstreams": upstreams,
             "upstream_tokens": tokens(&gateway),

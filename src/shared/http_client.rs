@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::redirect::Policy;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 
 pub use reqwest::Url;
 
@@ -93,11 +94,22 @@ impl Client {
     /// # Errors
     /// The TLS library cannot be set up.
     pub fn new() -> Result<Self, String> {
+        Self::trusting(&[])
+    }
+
+    /// The same, which trusts these authorities too.
+    ///
+    /// # Errors
+    /// One of them is none, or as `new`.
+    pub fn trusting(authorities: &[CertificateDer<'static>]) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         // A system without certificates is fine until somebody is asked over https; the handshake
         // then says why.
         let _ = pingora::tls::load_platform_certs_incl_env_into_store(&mut roots);
+        for authority in authorities {
+            roots.add(authority.clone()).map_err(|why| why.to_string())?;
+        }
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|why| why.to_string())?

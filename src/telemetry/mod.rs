@@ -1,7 +1,8 @@
-//! What the process says about itself: metrics for Prometheus and the access log. Both only count
-//! and write down; neither decides anything.
+//! What the process says about itself: metrics for Prometheus, the access log, traces. They only count
+//! and write down; none decides anything but which traces are kept.
 pub mod access_log;
 pub mod metrics;
+pub mod tracing;
 
 pub use self::{
     access_log::{AccessLog, Record},

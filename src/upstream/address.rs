@@ -1,9 +1,14 @@
-//! Where one endpoint is: scheme, host and port, parsed from its URL once. Not a general URL parser:
-//! an endpoint has no path, query, fragment or user (RFC 3986, section 3.2, is what is left).
+//! Where one endpoint is: scheme, host and port, parsed from its URL once, or the path of a socket. Not
+//! a general URL parser: an endpoint has no path, query, fragment or user (RFC 3986, section 3.2, is
+//! what is left).
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
 };
+
+use crate::value::address::{self, Address};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -27,12 +32,14 @@ impl Scheme {
     }
 }
 
-/// A name that is resolved in the background, or an address that needs none.
+/// A name that is resolved in the background, or an address that needs none of that.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// Lower case, as written otherwise; a final dot (RFC 1034, section 3.1) is kept for the resolver.
     Name(Box<str>),
     Ip(IpAddr),
+    /// On this machine, spoken to without TLS.
+    Unix(Arc<Path>),
 }
 
 /// Prints as the URL in its one canonical form: lower case, no default port.
@@ -44,11 +51,15 @@ pub struct EndpointAddress {
 }
 
 impl EndpointAddress {
-    /// Parses `http://host[:port]` or `https://host[:port]`; IPv6 stands in brackets.
+    /// Parses `http://host[:port]`, `https://host[:port]` or `unix:/path`; IPv6 stands in brackets.
     ///
     /// # Errors
     /// A sentence for the operator, without the place.
     pub fn parse(url: &str) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix(address::UNIX) {
+            let host = Host::Unix(address::unix_path(path)?);
+            return Ok(Self { scheme: Scheme::Http, host, port: Scheme::Http.default_port() });
+        }
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(format!("`{url}` has no scheme: write http://{url} or https://{url}"));
         };
@@ -76,8 +87,12 @@ impl EndpointAddress {
         matches!(self.scheme, Scheme::Https)
     }
 
-    /// `host[:port]` as in a Host field (RFC 9110, section 7.2): without the scheme's own port.
+    /// `host[:port]` as in a Host field (RFC 9110, section 7.2): without the scheme's own port. A socket
+    /// of this machine has no name of its own.
     pub fn authority(&self) -> String {
+        if matches!(self.host, Host::Unix(_)) {
+            return "localhost".to_owned();
+        }
         if self.port == self.scheme.default_port() {
             self.host.to_string()
         } else {
@@ -86,9 +101,10 @@ impl EndpointAddress {
     }
 
     /// The address itself, where it was written as one.
-    pub const fn socket(&self) -> Option<SocketAddr> {
-        match self.host {
-            Host::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
+    pub fn socket(&self) -> Option<Address> {
+        match &self.host {
+            Host::Ip(ip) => Some(SocketAddr::new(*ip, self.port).into()),
+            Host::Unix(path) => Some(Address::Unix(path.clone())),
             Host::Name(_) => None,
         }
     }
@@ -100,13 +116,17 @@ impl fmt::Display for Host {
             Self::Name(name) => f.write_str(name),
             Self::Ip(IpAddr::V4(ip)) => ip.fmt(f),
             Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+            Self::Unix(path) => write!(f, "{}{}", address::UNIX, path.display()),
         }
     }
 }
 
 impl fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.word(), self.authority())
+        match &self.host {
+            it @ Host::Unix(_) => it.fmt(f),
+            _ => write!(f, "{}://{}", self.scheme.word(), self.authority()),
+        }
     }
 }
 
@@ -202,11 +222,14 @@ mod tests {
         check("https://[::1]:443", Ok("https://[::1]"));
         check("http://[2001:DB8::1]:81", Ok("http://[2001:db8::1]:81"));
         check("http://my_service", Ok("http://my_service"));
+        check("unix:/run/App.sock", Ok("unix:/run/App.sock"));
     }
 
     #[test]
     fn what_is_no_endpoint_says_why() {
         check("orders:80", Err("has no scheme"));
+        check("unix:app.sock", Err("absolute"));
+        check("unix://app", Ok("unix://app"));
         check("ftp://orders", Err("`ftp` is not known"));
         check("http://", Err("host is missing"));
         check("http://:80", Err("host is missing"));
@@ -234,11 +257,12 @@ mod tests {
         assert_eq!(authority("https://a.test:443"), "a.test");
         assert_eq!(authority("http://a.test:443"), "a.test:443");
         assert_eq!(authority("http://[::1]:8080"), "[::1]:8080");
+        assert_eq!(authority("unix:/run/app.sock"), "localhost");
     }
 
     proptest::proptest! {
         #[test]
-        fn parsing_never_panics_and_the_canonical_form_is_stable(text in "(https?://)?\\PC{0,40}") {
+        fn parsing_never_panics_and_the_canonical_form_is_stable(text in "(https?://|unix:/)?\\PC{0,40}") {
             if let Ok(address) = EndpointAddress::parse(&text) {
                 proptest::prop_assert_eq!(EndpointAddress::parse(&address.to_string()), Ok(address));
             }

@@ -2,7 +2,6 @@
 //! waits for a name server. Not service discovery: the endpoints are those that were configured.
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -13,7 +12,7 @@ use tokio::{
 };
 
 use super::{address::Host, endpoint::Endpoint};
-use crate::flow::clock::Now;
+use crate::{flow::clock::Now, value::address::Address};
 
 const EVERY: Duration = Duration::from_secs(10);
 /// For a name that was not resolved yet.
@@ -51,17 +50,17 @@ fn is_due(endpoint: &Endpoint, now_nanos: u64) -> bool {
     asked_at == 0 || u128::from(now_nanos.saturating_sub(asked_at)) >= pause.as_nanos()
 }
 
-async fn ask(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+async fn ask(endpoint: &Endpoint) -> io::Result<Vec<Address>> {
     let address = &endpoint.spec().address;
     let Host::Name(name) = &address.host else { return Ok(Vec::new()) };
     match timeout(TIMEOUT, tokio::net::lookup_host((&**name, address.port))).await {
-        Ok(found) => found.map(Iterator::collect),
+        Ok(found) => found.map(|all| all.map(Address::Inet).collect()),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer from the name server")),
     }
 }
 
 /// A failure keeps the last good set.
-fn take(endpoint: &Endpoint, found: io::Result<Vec<SocketAddr>>) {
+fn take(endpoint: &Endpoint, found: io::Result<Vec<Address>>) {
     match found {
         Ok(addresses) if !addresses.is_empty() => endpoint.set_addresses(addresses),
         Ok(_) => endpoint.note_error("its name has no address"),
@@ -79,7 +78,7 @@ mod tests {
         tests::{spec, upstream},
     };
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+    fn addresses(texts: &[&str]) -> Vec<Address> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
@@ -87,7 +86,7 @@ mod tests {
     fn a_failure_keeps_the_last_good_set() {
         let upstream = upstream(spec("dns", &[("http://name.test:8080", 1)]));
         let endpoint = &upstream.endpoints()[0];
-        let check = |found: io::Result<Vec<SocketAddr>>, expected: &[&str], error: bool| {
+        let check = |found: io::Result<Vec<Address>>, expected: &[&str], error: bool| {
             take(endpoint, found);
             assert_eq!(upstream.status(0)[0].resolved, addresses(expected));
             assert_eq!(upstream.status(0)[0].last_error.is_some(), error);
@@ -128,6 +127,8 @@ mod tests {
             assert!(Instant::now() < deadline, "never resolved");
             sleep(Duration::from_millis(1)).await;
         }
-        assert!(upstream.status(0)[0].resolved.iter().all(|it| it.ip().is_loopback()));
+        assert!(
+            upstream.status(0)[0].resolved.iter().all(|it| it.inet().unwrap().ip().is_loopback())
+        );
     }
 }

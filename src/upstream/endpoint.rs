@@ -1,7 +1,6 @@
 //! One address of an upstream: what a snapshot says about it, and the state that outlives snapshots.
 use std::{
     borrow::Cow,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -17,6 +16,7 @@ use super::{
     peer::{Peers, Template},
     spec::EndpointSpec,
 };
+use crate::value::address::Address;
 
 /// What is known about an endpoint, whatever the snapshot. Found by upstream and URL
 /// ([`super::Registry`]).
@@ -33,7 +33,7 @@ pub(super) struct State {
     pub is_failing: AtomicBool,
     pub track: Mutex<Track>,
     pub seen: Mutex<health::Seen>,
-    pub resolved: ArcSwap<Vec<SocketAddr>>,
+    pub resolved: ArcSwap<Vec<Address>>,
     /// When its name was last asked for, in monotonic nanoseconds; 0: never.
     pub asked_at: AtomicU64,
     pub failures: AtomicU64,
@@ -99,12 +99,12 @@ impl Endpoint {
         self.state.ejected_until.load(Ordering::Relaxed) > now_nanos
     }
 
-    pub(super) fn known_addresses(&self) -> Vec<SocketAddr> {
+    pub(super) fn known_addresses(&self) -> Vec<Address> {
         self.state.resolved.load().to_vec()
     }
 
     /// Takes what its name resolved to. Nothing at all changes nothing: the last good set stays.
-    pub(super) fn set_addresses(&self, mut addresses: Vec<SocketAddr>) {
+    pub(super) fn set_addresses(&self, mut addresses: Vec<Address>) {
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(Peers::MAX);
@@ -130,7 +130,7 @@ impl Endpoint {
 pub struct Picked {
     endpoint: Arc<Endpoint>,
     index: usize,
-    pub(super) address: Option<SocketAddr>,
+    pub(super) address: Option<Address>,
 }
 
 impl Picked {
@@ -149,8 +149,8 @@ impl Picked {
     }
 
     /// Where the last peer taken from it goes to.
-    pub const fn address(&self) -> Option<SocketAddr> {
-        self.address
+    pub const fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
     }
 }
 

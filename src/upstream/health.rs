@@ -1,7 +1,6 @@
 //! Active checks: a GET of one path, again and again, over connections of their own. What the results
 //! mean is [`step`]; what real requests met is `outlier`.
 use std::{
-    net::SocketAddr,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
@@ -19,7 +18,7 @@ use super::{
     spec::Health,
     trust,
 };
-use crate::flow::clock::Now;
+use crate::{flow::clock::Now, value::address::Address};
 
 /// What the checks say so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,9 +102,9 @@ async fn check(endpoint: &Arc<Endpoint>, rule: &Health) -> Option<Result<(), Str
     while let Some(finished) = checks.join_next().await {
         let Ok((address, result)) = finished else { continue };
         if result.is_err() {
-            pass_over(endpoint, address, rule);
+            pass_over(endpoint, &address, rule);
         } else {
-            endpoint.peers.load().shun(address, 0);
+            endpoint.peers.load().shun(&address, 0);
         }
         best = match best {
             Some(Ok(())) => best,
@@ -116,7 +115,7 @@ async fn check(endpoint: &Arc<Endpoint>, rule: &Health) -> Option<Result<(), Str
 }
 
 /// Until the check after the next.
-fn pass_over(endpoint: &Endpoint, address: SocketAddr, rule: &Health) {
+fn pass_over(endpoint: &Endpoint, address: &Address, rule: &Health) {
     let nanos = u64::try_from(rule.interval.saturating_mul(2).as_nanos()).unwrap_or(u64::MAX);
     endpoint.peers.load().shun(address, Now::read().nanos().saturating_add(nanos));
 }

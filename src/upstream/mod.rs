@@ -17,7 +17,6 @@ pub mod trust;
 
 use std::{
     borrow::Cow,
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -42,6 +41,7 @@ use self::{
     registry::Live,
     token::Token,
 };
+use crate::value::address::Address;
 
 /// One upstream of one snapshot. What it learns lives in the [`Registry`] and outlives it.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub struct EndpointStatus {
     pub healthy: bool,
     /// By passive ones.
     pub ejected: bool,
-    pub resolved: Vec<SocketAddr>,
+    pub resolved: Vec<Address>,
     pub in_flight: usize,
     /// Tries that failed, and ejections, since its state was made.
     pub failures: u64,

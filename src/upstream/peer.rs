@@ -5,7 +5,6 @@
 //! connections apart by neither CA nor ALPN; a CA or client certificate of our own costs a TLS
 //! configuration for each new connection, so such upstreams live on kept connections.
 use std::{
-    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -27,6 +26,7 @@ use super::{
     endpoint::{Endpoint, Picked},
     spec::{ClientIdentity, Protocol, Spec, Timeouts, Tls},
 };
+use crate::value::address::Address;
 
 /// How long an address that could not be connected to is passed over while its name has others.
 const SHUN_NANOS: u64 = 30_000_000_000;
@@ -165,8 +165,13 @@ impl Template {
         }
     }
 
-    fn peer(&self, address: SocketAddr) -> HttpPeer {
-        let mut peer = HttpPeer::new(address, self.is_tls, self.sni.to_string());
+    /// `None` cannot be met: a path that no socket can have was not taken.
+    fn peer(&self, address: &Address) -> Option<HttpPeer> {
+        let sni = self.sni.to_string();
+        let mut peer = match address {
+            Address::Inet(address) => HttpPeer::new(*address, self.is_tls, sni),
+            Address::Unix(path) => HttpPeer::new_uds(path.to_str()?, self.is_tls, sni).ok()?,
+        };
         peer.group_key = self.material.group_key;
         let options = &mut peer.options;
         options.connection_timeout = Some(self.timeouts.connect);
@@ -183,7 +188,7 @@ impl Template {
             options.ca.clone_from(&self.material.ca);
             peer.client_cert_key.clone_from(&self.material.identity);
         }
-        peer
+        Some(peer)
     }
 }
 
@@ -194,6 +199,7 @@ fn sni(address: &EndpointAddress, material: &Material) -> Box<str> {
         (Some(name), _) => name.clone(),
         (None, Host::Name(name)) => name.strip_suffix('.').unwrap_or(name).into(),
         (None, Host::Ip(ip)) => ip.to_string().into(),
+        (None, Host::Unix(_)) => Box::default(),
     }
 }
 
@@ -203,7 +209,7 @@ pub(super) struct Peers(Box<[Prepared]>);
 
 #[derive(Debug)]
 struct Prepared {
-    address: SocketAddr,
+    address: Address,
     peer: HttpPeer,
     /// Monotonic nanoseconds.
     shunned_until: AtomicU64,
@@ -213,21 +219,20 @@ impl Peers {
     /// Addresses of one name that are used.
     pub const MAX: usize = 64;
 
-    pub fn new(template: &Template, addresses: &[SocketAddr]) -> Self {
-        let prepare = |address: &SocketAddr| Prepared {
-            address: *address,
-            peer: template.peer(*address),
-            shunned_until: AtomicU64::new(0),
+    pub fn new(template: &Template, addresses: &[Address]) -> Self {
+        let prepare = |address: &Address| {
+            let peer = template.peer(address)?;
+            Some(Prepared { address: address.clone(), peer, shunned_until: AtomicU64::new(0) })
         };
-        Self(addresses.iter().map(prepare).collect())
+        Self(addresses.iter().filter_map(prepare).collect())
     }
 
-    pub fn are(&self, addresses: &[SocketAddr]) -> bool {
+    pub fn are(&self, addresses: &[Address]) -> bool {
         self.0.iter().map(|it| &it.address).eq(addresses)
     }
 
     /// Copies for checks: given up after `timeout`, never pooled.
-    pub fn for_checks(&self, timeout: Duration) -> Vec<(SocketAddr, HttpPeer)> {
+    pub fn for_checks(&self, timeout: Duration) -> Vec<(Address, HttpPeer)> {
         let copy = |prepared: &Prepared| {
             let mut peer = prepared.peer.clone();
             peer.options.connection_timeout = Some(timeout);
@@ -236,7 +241,7 @@ impl Peers {
             peer.options.write_timeout = Some(timeout);
             // With one stream a connection, Pingora keeps none of them for others to share.
             peer.options.max_h2_streams = 1;
-            (prepared.address, peer)
+            (prepared.address.clone(), peer)
         };
         self.0.iter().map(copy).collect()
     }
@@ -251,15 +256,15 @@ impl Peers {
         after.iter().chain(before).find(is_good).or_else(|| after.first())
     }
 
-    pub fn shun(&self, address: SocketAddr, until: u64) {
-        if let Some(prepared) = self.0.iter().find(|it| it.address == address) {
+    pub fn shun(&self, address: &Address, until: u64) {
+        if let Some(prepared) = self.0.iter().find(|it| it.address == *address) {
             prepared.shunned_until.store(until, Ordering::Relaxed);
         }
     }
 }
 
 impl Endpoint {
-    pub(super) fn shun(&self, address: SocketAddr, now_nanos: u64) {
+    pub(super) fn shun(&self, address: &Address, now_nanos: u64) {
         self.peers.load().shun(address, now_nanos.saturating_add(SHUN_NANOS));
     }
 }
@@ -271,7 +276,7 @@ impl Picked {
         let peers = self.endpoint().peers.load();
         let turn = || self.endpoint().state.turn.fetch_add(1, Ordering::Relaxed);
         let prepared = peers.next(turn, now_nanos)?;
-        let (address, peer) = (prepared.address, Box::new(prepared.peer.clone()));
+        let (address, peer) = (prepared.address.clone(), Box::new(prepared.peer.clone()));
         drop(peers);
         self.address = Some(address);
         Some(peer)
@@ -280,6 +285,8 @@ impl Picked {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use pingora::{
         protocols::l4::socket,
         upstreams::peer::{Peer, Scheme},
@@ -302,7 +309,9 @@ mod tests {
         let mut spec = spec("orders", &[(url, 1)]);
         change(&mut spec);
         let upstream = upstream(spec);
-        upstream.endpoints()[0].set_addresses(vec!["10.9.9.9:1".parse().unwrap()]);
+        if upstream.endpoints()[0].spec().address.socket().is_none() {
+            upstream.endpoints()[0].set_addresses(vec!["10.9.9.9:1".parse().unwrap()]);
+        }
         let mut picked = upstream.pick(None, &Tried::default(), 0).unwrap();
         *picked.peer(0).unwrap()
     }
@@ -316,6 +325,14 @@ mod tests {
         assert_eq!(options.write_timeout, Some(Duration::from_secs(30)));
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(50)));
         assert_eq!(options.max_h2_streams, 100);
+    }
+
+    #[test]
+    fn a_socket_of_this_machine_is_a_peer() {
+        let peer = peer_of("unix:/run/app.sock", |_| {});
+        let socket::SocketAddr::Unix(address) = &peer._address else { panic!("{peer}") };
+        assert_eq!(address.as_pathname().unwrap().to_str(), Some("/run/app.sock"));
+        assert!(peer.scheme == Scheme::HTTP && peer.sni.is_empty());
     }
 
     #[test]
@@ -399,23 +416,24 @@ mod tests {
     #[test]
     fn addresses_of_a_name_take_turns_and_a_bad_one_is_passed_over() {
         let upstream = upstream(spec("orders", &[("http://name.test", 1)]));
-        let addresses: Vec<SocketAddr> =
-            (1..=3).map(|n| SocketAddr::from(([10, 0, 0, n], 80))).collect();
+        let addresses: Vec<Address> =
+            (1..=3).map(|n| SocketAddr::from(([10, 0, 0, n], 80)).into()).collect();
         upstream.endpoints()[0].set_addresses(addresses.clone());
         let mut picked = upstream.pick(None, &Tried::default(), 0).unwrap();
         let mut next = |now| {
             let peer = picked.peer(now).unwrap();
             let socket::SocketAddr::Inet(address) = peer._address else { panic!("{peer}") };
-            assert_eq!(picked.address(), Some(address));
+            let address = Address::Inet(address);
+            assert_eq!(picked.address(), Some(&address));
             address
         };
-        let mut met: Vec<SocketAddr> = (0..3).map(|_| next(0)).collect();
+        let mut met: Vec<Address> = (0..3).map(|_| next(0)).collect();
         met.sort_unstable();
         assert_eq!(met, addresses);
-        upstream.endpoints()[0].shun(addresses[1], 0);
+        upstream.endpoints()[0].shun(&addresses[1], 0);
         assert!((0..9).all(|_| next(1) != addresses[1]));
         assert!((0..9).any(|_| next(SHUN_NANOS) == addresses[1]));
-        addresses.iter().for_each(|address| upstream.endpoints()[0].shun(*address, 0));
+        addresses.iter().for_each(|address| upstream.endpoints()[0].shun(address, 0));
         assert!((0..3).any(|_| next(1) == addresses[1]), "when all are bad, each is as good");
     }
 }

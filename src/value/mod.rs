@@ -1,4 +1,5 @@
 //! Small validated words: parsed once, when the configuration is compiled, and no strings later.
+pub mod address;
 pub mod cidr;
 pub mod claim;
 pub mod duration;

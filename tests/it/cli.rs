@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 
 use tempfile::TempDir;
 
-use crate::support::{Exit, Gateway, hash_of, key, run_tollgate};
+use crate::support::{Exit, Gateway, hash_of, key, run_tollgate, run_tollgate_with};
 
 const GOOD: &str = "version: 1
 listeners: [{name: http, address: 127.0.0.1:8080}]
@@ -172,4 +172,28 @@ fn status_and_stop_talk_to_the_running_process() {
     assert!(exit.stdout.contains(&revision[..8]), "{exit:?} without {revision}");
     assert_eq!(verb("stop").code, Some(0));
     assert_eq!(gateway.wait_exit().code, Some(0));
+}
+
+#[test]
+fn an_address_on_the_command_line_goes_before_the_file_and_that_before_the_environment() {
+    let yaml = "routes: [{id: all, match: {paths: [/*]}, public: true, respond: {body: hi}}]\n";
+    let gateway = Gateway::start(yaml, &[]);
+    let (admin, nowhere) = (gateway.admin.to_string(), crate::support::free_address().to_string());
+    let wrong = gateway.path("wrong.yaml");
+    fs::write(&wrong, format!("version: 1\nadmin: {{address: '{nowhere}'}}\n")).unwrap();
+    let (right, wrong) = (gateway.config_file(), wrong);
+    let (right, wrong) = (right.to_str().unwrap(), wrong.to_str().unwrap());
+    let check = |environment: &str, arguments: &[&str], expected: i32| {
+        let arguments = [&["status"], arguments].concat();
+        let variables = [("TOLLGATE_ADMIN", environment)];
+        let exit = run_tollgate_with(&gateway.path(""), &variables, &arguments);
+        assert_eq!(exit.code, Some(expected), "{environment} {arguments:?}: {exit:?}");
+    };
+    check(&nowhere, &["--admin", &admin], 0);
+    check(&nowhere, &["--admin", &admin, "-c", wrong], 0);
+    check(&admin, &["--admin", &nowhere, "-c", right], 1);
+    check(&nowhere, &["-c", right], 0);
+    check(&admin, &["-c", wrong], 1);
+    check(&admin, &[], 0);
+    check(&nowhere, &[], 1);
 }

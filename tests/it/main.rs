@@ -17,6 +17,7 @@
     reason = "tables of cases are long, some are printed, and their numbers are small"
 )]
 
+mod acme;
 mod admin;
 mod auth;
 mod authorize;
@@ -29,6 +30,7 @@ mod cors;
 mod demo;
 mod exhaustion;
 mod external;
+mod floods;
 mod framing;
 mod grpc;
 mod hardening;
@@ -54,6 +56,7 @@ mod seams;
 mod secrets;
 mod signature;
 mod signature_body;
+mod slow;
 mod store;
 mod support;
 mod suspects;
@@ -61,7 +64,9 @@ mod telemetry;
 mod timeouts;
 mod tls;
 mod tls_files;
+mod tracing;
 mod transform;
+mod unix;
 mod upgrade;
 mod upstream;
 mod upstream_faults;

@@ -184,3 +184,25 @@ fn the_log_keeps_up_with_parallel_requests() {
     ids.dedup();
     assert_eq!(ids.len(), 400, "a line is lost, torn or doubled");
 }
+
+/// The combined format, and back to JSON by a reload.
+#[test]
+fn the_log_can_be_in_the_combined_format() {
+    let upstream = Upstream::saying("hello");
+    let combined = "telemetry: {access_log: {path: $DIR/access.log, format: combined}}\n";
+    let gateway = keyed(&upstream, combined);
+    let request = gateway.get("/keyed?a=1").header("X-API-Key", &key("one"));
+    let request = request.header("Referer", "https://a.test/").header("User-Agent", "x\"y");
+    assert_eq!(request.send().status, 200);
+    let read = || fs::read_to_string(gateway.path("access.log")).unwrap_or_default();
+    wait_until("a line is written", || read().ends_with('\n'));
+    let line = read();
+    assert!(line.starts_with("127.0.0.1 - acme ["), "{line}");
+    let rest = r#" +0000] "GET /keyed?a=1 HTTP/1.1" 200 5 "https://a.test/" "x\x22y""#;
+    assert!(line.trim_end().ends_with(rest), "{line}");
+    gateway.reload_with(KEYED);
+    assert_eq!(gateway.get("/open").status(), 200);
+    wait_until("a second line is written", || read().lines().count() == 2);
+    let last: Value = serde_json::from_str(read().lines().last().unwrap()).unwrap();
+    assert_eq!(last["path"], "/open");
+}

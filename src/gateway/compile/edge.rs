@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{
-    store, tls,
+    store, tls, tracing,
     words::{choice_or, duration_or, name, number_or, size_or},
 };
 use crate::{
@@ -15,12 +15,20 @@ use crate::{
         edge::Edge,
         tls::Tls,
         token::{Role, Token},
+        tracing::Tracing,
     },
-    telemetry::access_log::Destination,
-    value::{cidr::Networks, path::Rules},
+    telemetry::access_log::{self, Destination, Format},
+    value::{
+        address::{self, Address},
+        cidr::Networks,
+        path::Rules,
+    },
 };
 
 const ADMIN: &str = "127.0.0.1:9900";
+/// The address that stands for whoever came over a socket of this machine (`proxy::peer_of`); no
+/// connection over a network has it.
+const UNIX_PEERS: &str = "0.0.0.0/32";
 
 pub(super) struct Compiled {
     pub edge: Edge,
@@ -111,7 +119,12 @@ fn bounded_size(
 }
 
 fn networks(words: Option<&[Word]>, path: &Path, problems: &mut Problems) -> Networks {
-    let texts: Vec<&str> = words.unwrap_or_default().iter().map(|word| word.0.as_str()).collect();
+    let text = |word: &'_ Word| match word.0.as_str() {
+        "unix" => UNIX_PEERS.to_owned(),
+        text => text.to_owned(),
+    };
+    let texts: Vec<String> = words.unwrap_or_default().iter().map(text).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     match Networks::parse(&texts) {
         Ok(networks) => networks,
         Err((index, why)) => {
@@ -138,7 +151,7 @@ pub(super) fn process(
     let admin = raw.admin.as_ref().and_then(|admin| admin.address.as_ref());
     let at = root.key("admin").key("address");
     let admin = admin.map_or(ADMIN, |word| word.0.as_str());
-    let admin = problems.keep(&at, address(admin)).unwrap_or_else(unset);
+    let admin = problems.keep(&at, inet(admin)).unwrap_or_else(unset);
     let (listeners, tls) = listeners(raw, base_dir, shared, root, problems);
     let listeners = listeners.into();
     let store = store::compile(raw.store.as_ref(), base_dir, &root.key("store"), problems);
@@ -183,11 +196,17 @@ fn listeners(
             problems.add(&at, "`address` is missing, such as 0.0.0.0:8080");
             continue;
         };
-        let Some(address) = problems.keep(&at.key("address"), address(text)) else { continue };
+        let address = match text.starts_with(address::UNIX) {
+            true => text.parse(),
+            false => inet(text).map(Address::Inet),
+        };
+        let Some(address) = problems.keep(&at.key("address"), address) else { continue };
+        let mode = mode(listener, &address, &at.key("mode"), problems);
         if !names.insert(label.clone()) {
             problems.add(&at.key("name"), format!("`{label}` names another listener already"));
         }
-        if !addresses.insert(address) && address.port() != 0 {
+        let is_new = addresses.insert(address.clone());
+        if !is_new && address.inet().is_none_or(|it| it.port() != 0) {
             problems.add(&at.key("address"), format!("{address} is another listener's already"));
         }
         let has_proxy_protocol = listener.proxy_protocol.unwrap_or(false);
@@ -200,7 +219,7 @@ fn listeners(
             );
         }
         let is_h2c = listener.h2c.unwrap_or(false);
-        compiled.push(Listener { name: label, address, is_h2c, has_proxy_protocol });
+        compiled.push(Listener { name: label, address, mode, is_h2c, has_proxy_protocol });
         all_tls.push(tls);
     }
     (compiled, all_tls)
@@ -210,8 +229,26 @@ fn unset() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
+/// The permissions of a socket's file; whoever may write to it may connect.
+fn mode(listener: &raw::Listener, address: &Address, at: &Path, problems: &mut Problems) -> u32 {
+    const DEFAULT: u32 = 0o660;
+    let Some(Word(text)) = &listener.mode else { return DEFAULT };
+    if address.inet().is_some() {
+        problems
+            .add(at, "is for a socket of this machine: `address: unix:/run/tollgate/http.sock`");
+    }
+    let digits = text.strip_prefix('0').unwrap_or(text);
+    let is_octal = digits.len() == 3 && digits.bytes().all(|it| matches!(it, b'0'..=b'7'));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
+    mode.unwrap_or_else(|| {
+        let message = format!("`{}` is not a mode such as \"0660\"", text.escape_debug());
+        problems.add(at, message);
+        DEFAULT
+    })
+}
+
 /// An IP address and a port; names are not looked up here, nor is a port tried.
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn inet(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix("localhost:").map_or_else(
         || text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}")),
         |port| format!("127.0.0.1:{port}"),
@@ -286,8 +323,9 @@ pub(super) fn sha256(text: &str) -> Result<[u8; 32], String> {
 }
 
 pub(super) struct Telemetry {
-    pub access_log: Destination,
+    pub access_log: access_log::Spec,
     pub consumer_labels: usize,
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 pub(super) fn telemetry(
@@ -298,10 +336,13 @@ pub(super) fn telemetry(
 ) -> Telemetry {
     let at = root.key("telemetry");
     let log = telemetry.and_then(|it| it.access_log.as_ref());
-    let access_log = log.map_or(Destination::Off, |log| {
+    let none = access_log::Spec::from(Destination::Off);
+    let access_log = log.map_or(none, |log| {
         let at = at.key("access_log");
-        choice_or(log.format.as_ref(), (), &[("json", ())], &at.key("format"), problems);
-        match log.path.as_ref().map(|word| word.0.as_str()) {
+        let formats = [("json", Format::Json), ("combined", Format::Combined)];
+        let asked = log.format.as_ref();
+        let format = choice_or(asked, Format::Json, &formats, &at.key("format"), problems);
+        let destination = match log.path.as_ref().map(|word| word.0.as_str()) {
             Some("stdout") => Destination::Stdout,
             Some("stderr") => Destination::Stderr,
             Some("") | None => {
@@ -309,10 +350,13 @@ pub(super) fn telemetry(
                 Destination::Off
             }
             Some(file) => Destination::Path(base_dir.join(file)),
-        }
+        };
+        access_log::Spec { destination, format }
     });
+    let tracing = telemetry.and_then(|it| it.tracing.as_ref());
+    let tracing = tracing::compile(tracing, &at.key("tracing"), problems);
     let labels = telemetry.and_then(|it| it.metrics.as_ref()).and_then(|it| it.consumers);
     let at = at.key("metrics").key("consumers");
     let consumer_labels = number_or(labels, 100_usize, 0..=100_000, &at, problems);
-    Telemetry { access_log, consumer_labels }
+    Telemetry { access_log, consumer_labels, tracing }
 }

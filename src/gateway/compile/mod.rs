@@ -3,6 +3,7 @@
 //! remote, so a reload never waits for a third party.
 
 mod access;
+mod acme;
 mod authenticators;
 mod bodies;
 mod cache;
@@ -26,6 +27,7 @@ mod signature_keys;
 mod store;
 pub mod stored;
 mod tls;
+mod tracing;
 mod transform;
 mod upstreams;
 mod words;
@@ -37,7 +39,7 @@ use ahash::AHashMap;
 
 use super::{
     Gateway, Process, Shared,
-    tls::{Tls, Watch, do_rules_differ},
+    tls::{Tls, Watch, acme::Pending, do_rules_differ},
 };
 use crate::{
     auth::jwks::KeySet,
@@ -94,9 +96,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         documents: &metadata::documents(raw, &root, &mut problems),
     };
     let (matcher, routes) = routes::compile(raw, &scene, &root, &mut problems);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    problems.none()?;
     let (key_sets, background) = kept_fresh(&mut authenticators, &upstreams, &tls);
     Ok(Gateway {
         revision: source.revision.clone(),
@@ -104,6 +104,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         left_out: left_out.into(),
         process,
         do_tls_rules_differ: do_rules_differ(&tls),
+        proofs: proofs(&tls, shared),
         tls: tls.into(),
         edge: edge.edge,
         trusted_proxies: edge.trusted_proxies,
@@ -116,6 +117,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         providers: models.providers,
         admin,
         access_log: telemetry.access_log,
+        tracing: telemetry.tracing,
         consumers: shared.metrics.consumers(&identities.names(), telemetry.consumer_labels).into(),
         nobody: shared.metrics.nobody(),
         unrouted: shared.metrics.route(UNROUTED),
@@ -129,6 +131,12 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         secret_parameters: authenticators::secret_parameters(raw),
         secret_headers: access::secret_headers(raw, authenticators.by_name.values()),
     })
+}
+
+/// What authorities look for, where certificates are ordered.
+fn proofs(tls: &[Option<Arc<Tls>>], shared: &Shared) -> Option<Arc<Pending>> {
+    let is_ordering = tls.iter().flatten().any(|it| it.renewal.is_some());
+    is_ordering.then(|| shared.acme.pending.clone())
 }
 
 fn process(
@@ -189,6 +197,8 @@ fn background(
     if tls.iter().any(Option::is_some) {
         all.push(Arc::new(Watch::new(tls)));
     }
+    let renewals = tls.iter().flatten().filter_map(|it| it.renewal.clone());
+    all.extend(renewals.map(|it| it as Arc<dyn Background>));
     all.into()
 }
 

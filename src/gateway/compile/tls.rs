@@ -1,7 +1,7 @@
 //! `listeners[].tls`.
 use std::{path::Path as FilePath, sync::Arc};
 
-use super::words::choice_or;
+use super::{acme, words::choice_or};
 use crate::{
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
@@ -9,7 +9,7 @@ use crate::{
         Shared,
         tls::{
             Tls,
-            settings::{Clients, File, Settings, Version},
+            settings::{Clients, File, Pair, Settings, Version},
             trust::Asked,
         },
     },
@@ -28,11 +28,11 @@ pub(super) fn compile(
     problems: &mut Problems,
 ) -> Option<Arc<Tls>> {
     let before = problems.0.len();
-    let settings = settings(raw, base_dir, at, problems);
+    let settings = settings(raw, base_dir, shared, at, problems);
     if problems.0.len() > before {
         return None;
     }
-    match Tls::new(listener, settings, &shared.tickets, &shared.metrics) {
+    match Tls::new(listener, settings, &shared.tickets, &shared.acme, &shared.metrics) {
         Ok(tls) => Some(Arc::new(tls)),
         Err(found) => {
             found.0.into_iter().for_each(|problem| problems.push(problem));
@@ -51,6 +51,7 @@ pub(super) fn asks_for_certificates(raw: &raw::Config) -> bool {
 fn settings(
     raw: &raw::ListenerTls,
     base_dir: &FilePath,
+    shared: &Shared,
     at: &Path,
     problems: &mut Problems,
 ) -> Settings {
@@ -65,6 +66,7 @@ fn settings(
     Settings {
         certificates: certificates(raw, base_dir, at, problems),
         min_version,
+        acme: acme::compile(raw, base_dir, shared, &at.key("acme"), problems),
         alpn: alpn(raw, &at.key("alpn"), problems),
         clients: clients(raw, base_dir, at, problems),
     }
@@ -75,24 +77,24 @@ fn certificates(
     base_dir: &FilePath,
     at: &Path,
     problems: &mut Problems,
-) -> Vec<(File, File)> {
+) -> Vec<Pair> {
     let at = at.key("certificates");
+    let is_ordered = raw.acme.is_some();
     let raw = raw.certificates.as_deref().unwrap_or_default();
-    if raw.is_empty() {
+    if raw.is_empty() && !is_ordered {
         let hint = "write `certificates: [{cert: tls/www.pem, key: tls/www.key}]`";
         problems.add_with_hint(&at, "there is no certificate to show", hint);
     }
     let mut pairs = Vec::new();
     for (index, pair) in raw.iter().enumerate() {
         let at = at.index(index);
-        let (Some(Word(cert)), Some(Word(key))) = (&pair.cert, &pair.key) else {
+        let (Some(cert), Some(key)) = (&pair.cert, &pair.key) else {
             problems.add(&at, "`cert` and `key` are both needed: two files in PEM form");
             continue;
         };
-        pairs.push((
-            File::new(cert, base_dir, at.key("cert")),
-            File::new(key, base_dir, at.key("key")),
-        ));
+        let file = |Word(name): &Word, key| File::new(name, base_dir, at.key(key));
+        let ocsp = pair.ocsp.as_ref().map(|it| file(it, "ocsp"));
+        pairs.push(Pair { chain: file(cert, "cert"), key: file(key, "key"), ocsp });
     }
     pairs
 }

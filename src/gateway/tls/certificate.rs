@@ -126,6 +126,15 @@ impl Certificate {
     }
 }
 
+impl Certificate {
+    /// Shows this along (RFC 6066 section 8).
+    pub fn staple(&mut self, ocsp: Vec<u8>) {
+        let mut key = CertifiedKey::clone(&self.key);
+        key.ocsp = Some(ocsp);
+        self.key = Arc::new(key);
+    }
+}
+
 /// The number of the certificate in the chain, from 1, that the key belongs to.
 fn owner(key: &CertifiedKey) -> Option<usize> {
     let is_owner = |certificate: &CertificateDer<'static>| {

@@ -11,9 +11,10 @@ use rustls::{
 };
 
 use super::{
+    acme,
     certificate::{Certificate, Flaw},
     pem,
-    settings::{Clients, File, Settings, Version},
+    settings::{Clients, File, Pair, Settings, Version},
     table::Table,
     trust::{Authorities, List, Trust},
 };
@@ -24,6 +25,8 @@ use crate::{
 
 /// Bytes of a chain or a key at most.
 const CERTIFICATE: u64 = 1 << 20;
+/// Bytes of what an authority says of a certificate: some hundreds are usual.
+const STAPLE: u64 = 64 << 10;
 /// Bytes of a revocation list at most: some 1.5 million certificates.
 const LIST: u64 = 64 << 20;
 
@@ -51,6 +54,8 @@ pub struct Scene<'a> {
     pub provider: &'a Arc<CryptoProvider>,
     /// Seals the sessions of clients without certificates, so that they come back cheaply.
     pub tickets: &'a Arc<dyn ProducesTickets>,
+    /// The proofs that authorities ask for.
+    pub pending: &'a Arc<acme::Pending>,
     /// Seconds since the epoch.
     pub unix: u64,
 }
@@ -66,14 +71,17 @@ struct Loading<'a> {
 pub fn load(settings: &Settings, scene: Scene<'_>) -> Result<Loaded, Problems> {
     let mut loading = Loading { scene, problems: Problems::default(), warnings: Vec::new() };
     let pairs = settings.certificates.iter();
-    let certificates = pairs.filter_map(|(chain, key)| loading.certificate(chain, key)).collect();
+    let mut certificates: Vec<_> = pairs.filter_map(|it| loading.stapled(it)).collect();
+    certificates.extend(settings.acme.as_ref().and_then(|it| loading.ordered(it)));
     let mut lists = Vec::new();
     let trust = settings.clients.as_ref().and_then(|it| loading.trust(it, &mut lists));
     if !loading.problems.is_empty() {
         return Err(loading.problems);
     }
-    let table = Arc::new(Table::new(certificates));
-    let config = match config(settings, table.clone(), trust.as_ref(), scene) {
+    let is_proving = |it: &acme::Settings| it.challenge == acme::Challenge::TlsAlpn01;
+    let pending = settings.acme.as_ref().filter(|it| is_proving(it)).map(|_| scene.pending.clone());
+    let table = Arc::new(Table::new(certificates, pending));
+    let config = match config(settings, &table, trust.as_ref(), scene) {
         Ok(config) => Arc::new(config),
         Err(why) => {
             let mut problems = Problems::default();
@@ -86,7 +94,7 @@ pub fn load(settings: &Settings, scene: Scene<'_>) -> Result<Loaded, Problems> {
 
 fn config(
     settings: &Settings,
-    table: Arc<Table>,
+    table: &Arc<Table>,
     trust: Option<&Trust>,
     scene: Scene<'_>,
 ) -> Result<ServerConfig, rustls::Error> {
@@ -100,8 +108,11 @@ fn config(
         Some(trust) => builder.with_client_cert_verifier(trust.verifier.clone()),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(table);
+    let mut config = builder.with_cert_resolver(table.clone());
     config.alpn_protocols = settings.alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+    if table.is_proving() {
+        config.alpn_protocols.push(acme::PROTOCOL.to_vec());
+    }
     // Sessions live in tickets that the clients keep, so they cost no memory here.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if trust.is_some() {
@@ -123,6 +134,32 @@ impl Loading<'_> {
     fn warn(&mut self, file: &File, message: &str) {
         let message = format!("{}: {message}", file.shown);
         self.warnings.push(Warning { place: file.place.clone(), message });
+    }
+
+    /// With what its authority says of it. Without that it is shown all the same: most clients ask for
+    /// none, and those that do are the ones to tell.
+    fn stapled(&mut self, pair: &Pair) -> Option<Certificate> {
+        let mut certificate = self.certificate(&pair.chain, &pair.key)?;
+        let Some(file) = &pair.ocsp else { return Some(certificate) };
+        let read = file::read(&file.path, STAPLE).and_then(|bytes| match pem::is_der(&bytes) {
+            true => Ok(bytes),
+            false => Err("not an OCSP response in DER form".to_owned()),
+        });
+        match read {
+            Ok(bytes) => certificate.staple(bytes),
+            Err(why) => self.warn(file, &format!("nothing is stapled: {why}")),
+        }
+        Some(certificate)
+    }
+
+    /// What the authority has signed, or what stands in its place.
+    fn ordered(&mut self, acme: &acme::Settings) -> Option<Certificate> {
+        if acme.file.path.exists() {
+            return self.certificate(&acme.file, &acme.file);
+        }
+        self.warn(&acme.file, "not there yet: a certificate that nobody trusts is shown meanwhile");
+        let made = acme::placeholder(&acme.file.shown, &acme.domains);
+        self.problems.keep(&acme.file.place, made)
     }
 
     fn certificate(&mut self, chain: &File, key: &File) -> Option<Certificate> {

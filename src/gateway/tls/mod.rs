@@ -4,6 +4,7 @@
 //! What a listener uses is swapped whole, certificates, authorities and lists together, so no
 //! handshake sees half of a change; those under way end with what they began with.
 
+pub mod acme;
 mod certificate;
 mod load;
 pub mod pem;
@@ -37,6 +38,9 @@ pub struct Tls {
     current: ArcSwap<Loaded>,
     seen: Mutex<Seen>,
     tickets: Arc<dyn ProducesTickets>,
+    pending: Arc<acme::Pending>,
+    /// Has an authority sign one of the certificates.
+    pub renewal: Option<Arc<acme::Renewal>>,
     pub metrics: Arc<TlsMetrics>,
 }
 
@@ -73,6 +77,7 @@ impl Tls {
         listener: &Arc<str>,
         settings: Settings,
         tickets: &Tickets,
+        orders: &acme::Registry,
         metrics: &Metrics,
     ) -> Result<Self, Problems> {
         let tickets = tickets.of(listener).map_err(|why| {
@@ -82,9 +87,16 @@ impl Tls {
         })?;
         // Before reading: what changes meanwhile is read again.
         let seen = Seen::new(settings.stamps());
-        let loaded = load::load(&settings, scene(&tickets))?;
+        let pending = orders.pending.clone();
+        let loaded = load::load(&settings, scene(&tickets, &pending))?;
+        let renewal = settings
+            .acme
+            .clone()
+            .map(|it| Arc::new(acme::Renewal::new(listener, it, orders, metrics)));
         Ok(Self {
             listener: listener.clone(),
+            pending,
+            renewal,
             settings,
             current: ArcSwap::from_pointee(loaded),
             seen: Mutex::new(seen),
@@ -131,6 +143,7 @@ impl Tls {
             "certificates": certificates.collect::<Vec<_>>(),
             "client_certificate": asked,
             "client_crl": lists.collect::<Vec<_>>(),
+            "acme": self.renewal.as_ref().map(|it| it.status()),
             "warnings": warnings.collect::<Vec<_>>(),
             "not_used": self.seen.lock().not_used(),
         })
@@ -150,8 +163,8 @@ impl Tls {
     }
 }
 
-fn scene(tickets: &Arc<dyn ProducesTickets>) -> Scene<'_> {
-    Scene { provider: provider(), tickets, unix: Now::read().unix.as_secs() }
+fn scene<'a>(tickets: &'a Arc<dyn ProducesTickets>, pending: &'a Arc<acme::Pending>) -> Scene<'a> {
+    Scene { provider: provider(), tickets, pending, unix: Now::read().unix.as_secs() }
 }
 
 /// Whether two listeners ask different things of their clients, so that what was settled on one says

@@ -56,7 +56,7 @@ pub fn revocation_lists(
 }
 
 /// An ASN.1 SEQUENCE of more than 127 bytes.
-fn is_der(bytes: &[u8]) -> bool {
+pub fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x80..=0xff, ..])
 }
 

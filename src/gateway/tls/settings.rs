@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use super::trust::Asked;
+use super::{acme, trust::Asked};
 use crate::{diagnostic::Path, shared::file::Stamp};
 
 /// A file that the configuration names.
@@ -39,11 +39,21 @@ pub struct Clients {
     pub lists: Vec<File>,
 }
 
+/// A chain, its key, and what its authority says of it (RFC 6960), in DER, to be shown along.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub chain: File,
+    pub key: File,
+    pub ocsp: Option<File>,
+}
+
 /// `listeners[].tls`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Chain and key. The first is shown to clients that ask for no name, or for none of ours.
-    pub certificates: Vec<(File, File)>,
+    /// The first is shown to clients that ask for no name, or for none of ours.
+    pub certificates: Vec<Pair>,
+    /// One more, which an authority signs by itself.
+    pub acme: Option<acme::Settings>,
     pub min_version: Version,
     /// Protocols (RFC 7301), the best first.
     pub alpn: Vec<&'static str>,
@@ -54,7 +64,9 @@ impl Settings {
     fn files(&self) -> impl Iterator<Item = &File> {
         let clients =
             self.clients.iter().flat_map(|it| std::iter::once(&it.authorities).chain(&it.lists));
-        self.certificates.iter().flat_map(|(chain, key)| [chain, key]).chain(clients)
+        let pairs = self.certificates.iter();
+        let pairs = pairs.flat_map(|it| [&it.chain, &it.key].into_iter().chain(&it.ocsp));
+        pairs.chain(self.acme.iter().map(|it| &it.file)).chain(clients)
     }
 
     /// The state of all files, one `stat` each.

@@ -8,7 +8,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::certificate::{Certificate, parent};
+use super::{
+    acme::{self, Pending},
+    certificate::{Certificate, parent},
+};
 
 /// The certificates of a listener by name. Never changed: another one takes its place.
 #[derive(Debug)]
@@ -16,11 +19,13 @@ pub struct Table {
     pub certificates: Box<[Certificate]>,
     exact: AHashMap<Box<str>, Vec<usize>>,
     wildcard: AHashMap<Box<str>, Vec<usize>>,
+    /// Where authorities look for proofs on this listener.
+    pending: Option<Arc<Pending>>,
 }
 
 impl Table {
     #[must_use]
-    pub fn new(certificates: Vec<Certificate>) -> Self {
+    pub fn new(certificates: Vec<Certificate>, pending: Option<Arc<Pending>>) -> Self {
         let (mut exact, mut wildcard) = (AHashMap::new(), AHashMap::new());
         for (index, certificate) in certificates.iter().enumerate() {
             let add = |map: &mut AHashMap<Box<str>, Vec<usize>>, name: &str| {
@@ -29,7 +34,21 @@ impl Table {
             certificate.names.exact.iter().for_each(|name| add(&mut exact, name));
             certificate.names.wildcard.iter().for_each(|name| add(&mut wildcard, name));
         }
-        Self { certificates: certificates.into(), exact, wildcard }
+        Self { certificates: certificates.into(), exact, wildcard, pending }
+    }
+
+    /// Whether authorities look for proofs here.
+    #[must_use]
+    pub const fn is_proving(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// What an authority is shown; it offers that protocol and no other (RFC 8737 section 3).
+    fn proof(&self, hello: &ClientHello<'_>) -> Option<Option<Arc<CertifiedKey>>> {
+        let pending = self.pending.as_ref()?;
+        let mut protocols = hello.alpn()?;
+        let is_asked = protocols.next() == Some(acme::PROTOCOL) && protocols.next().is_none();
+        is_asked.then(|| pending.certificate(hello.server_name()?))
     }
 
     /// Those that may be shown to a client that asks for `name`, the first that fits before others:
@@ -54,6 +73,9 @@ impl Table {
 
 impl ResolvesServerCert for Table {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(proof) = self.proof(&hello) {
+            return proof;
+        }
         let schemes = hello.signature_schemes();
         let is_fit = |it: &&Certificate| it.key.key.choose_scheme(schemes).is_some();
         let name = hello.server_name();
@@ -85,14 +107,15 @@ mod tests {
 
     fn table() -> Table {
         let ec = &PKCS_ECDSA_P256_SHA256;
-        Table::new(vec![
+        let certificates = vec![
             certificate("default", &["default.test"], ec),
             certificate("wild", &["*.a.test", "*.b.test"], ec),
             certificate("exact", &["x.a.test"], ec),
             certificate("pair-1", &["pair.test"], &PKCS_ED25519),
             certificate("pair-2", &["pair.test"], ec),
             certificate("address", &["127.0.0.1", "late.test"], ec),
-        ])
+        ];
+        Table::new(certificates, None)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rcgen::{
 };
 
 use super::{
-    settings::{Clients, File, Version},
+    settings::{Clients, File, Pair, Version},
     trust::Asked,
     *,
 };
@@ -81,7 +81,12 @@ impl Rig {
 
     fn settings(&self) -> Settings {
         Settings {
-            certificates: vec![(self.file("www.pem"), self.file("www.key"))],
+            certificates: vec![Pair {
+                chain: self.file("www.pem"),
+                key: self.file("www.key"),
+                ocsp: None,
+            }],
+            acme: None,
             min_version: Version::Tls12,
             alpn: vec!["h2"],
             clients: None,
@@ -96,7 +101,8 @@ impl Rig {
     }
 
     fn tls(&self, settings: Settings) -> Result<Tls, Problems> {
-        Tls::new(&"https".into(), settings, &Tickets::default(), &Metrics::new().unwrap())
+        let (tickets, orders) = (Tickets::default(), acme::Registry::default());
+        Tls::new(&"https".into(), settings, &tickets, &orders, &Metrics::new().unwrap())
     }
 
     /// What is said of them: problems, or warnings.
@@ -157,7 +163,10 @@ fn broken_certificates_and_keys_are_told() {
     check(&(chain.clone() + &key), &(chain.clone() + &key), "");
     rig.pair("nameless", &[]);
     check(&rig.read("nameless.pem"), &rig.read("nameless.key"), "the certificate names nobody");
-    let gone = Settings { certificates: vec![(rig.file("a"), rig.file("b"))], ..rig.settings() };
+    let gone = Settings {
+        certificates: vec![Pair { chain: rig.file("a"), key: rig.file("b"), ocsp: None }],
+        ..rig.settings()
+    };
     rig.check(gone, "a: a: No such file or directory (os error 2)\nb: b: No such file");
 }
 

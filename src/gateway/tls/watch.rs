@@ -58,7 +58,7 @@ impl Tls {
 
     fn read(&self, seen: &mut Seen, stamps: Stamps) {
         seen.read = stamps;
-        match load::load(&self.settings, scene(&self.tickets)) {
+        match load::load(&self.settings, scene(&self.tickets, &self.pending)) {
             Ok(loaded) => {
                 self.current.store(Arc::new(loaded));
                 seen.refused = None;

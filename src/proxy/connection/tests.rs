@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::*;
+use crate::proxy::socket::Transport;
 
 const SETTINGS: Settings = Settings {
     header_timeout: Duration::from_secs(10),
@@ -278,7 +279,7 @@ async fn socket(settings: Settings, h2c: bool) -> tokio::net::TcpStream {
         let mut app = App::default();
         app.options.h2c = h2c;
         let (_stop, shutdown) = watch::channel(false);
-        let stream = Box::new(Socket::new(server, "127.0.0.1:1".parse().unwrap()));
+        let stream = Box::new(Socket::new(Transport::Tcp(server), "127.0.0.1:1".parse().ok()));
         serve(stream, &Arc::new(app), &settings, &shutdown).await;
     });
     client

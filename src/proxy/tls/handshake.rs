@@ -22,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{Crowd, Peer, Stream};
 use crate::{
     flow::certificate::ClientCertificate,
-    gateway::tls::{Loaded, Tls},
+    gateway::tls::{Loaded, Tls, acme},
     proxy::socket::Socket,
     telemetry::HandshakeOutcome,
 };
@@ -111,6 +111,10 @@ async fn shake(
     drop(place);
     match accepted {
         Err(_) => Err((HandshakeOutcome::Timeout, None)),
+        // An authority has seen what it looked for, and nothing is served over that (RFC 8737 section 3).
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(acme::PROTOCOL) => {
+            Err((HandshakeOutcome::Completed, Some(stream.into_inner().0)))
+        }
         Ok(Ok(stream)) => match peer(&stream, &current, listener) {
             Ok(peer) => Ok(Stream::new(stream, peer)),
             Err(outcome) => Err((outcome, None)),

@@ -7,7 +7,6 @@ use std::{
     fs::File,
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
-    net::SocketAddr,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -37,12 +36,13 @@ const WRITE: Duration = Duration::from_secs(5);
 const BESIDE: u8 = b'@';
 
 /// What the new process is told first. The sockets follow: of `listeners` in their order, then the admin's.
+/// Addresses are as `value::address` writes them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub protocol: u32,
     pub pid: u32,
-    pub listeners: Vec<SocketAddr>,
-    pub admin: SocketAddr,
+    pub listeners: Vec<String>,
+    pub admin: String,
     /// What the keys of limits are made with, see `limit::Seeds`.
     pub seeds: [u64; 8],
     pub probe: u64,
@@ -272,8 +272,8 @@ mod tests {
         let hello = Hello {
             protocol: PROTOCOL,
             pid: 7,
-            listeners: vec!["[::]:80".parse().unwrap(), "0.0.0.0:0".parse().unwrap()],
-            admin: "127.0.0.1:9900".parse().unwrap(),
+            listeners: vec!["[::]:80".into(), "unix:/run/a.sock".into()],
+            admin: "127.0.0.1:9900".into(),
             seeds: [u64::MAX, 1, 2, 3, 4, 5, 6, 7],
             probe: u64::MAX,
             shards: 256,

@@ -311,8 +311,8 @@ impl Next {
         let hello = Hello {
             protocol: PROTOCOL,
             pid: std::process::id(),
-            listeners: listeners.iter().map(|(address, _)| *address).collect(),
-            admin: admin.0,
+            listeners: listeners.iter().map(|it| it.address.to_string()).collect(),
+            admin: admin.0.to_string(),
             seeds: Seeds::of_process().0,
             probe: Seeds::probe(),
             shards: shared.limits.shards(),
@@ -321,10 +321,10 @@ impl Next {
         };
         self.send(|channel| {
             channel.send(&Frame::Hello(Box::new(hello)))?;
-            for (_, socket) in listeners.iter().chain([admin]) {
-                channel.send_socket(socket.as_fd())?;
+            for bound in listeners {
+                channel.send_socket(bound.socket.as_fd())?;
             }
-            Ok(())
+            channel.send_socket(admin.1.as_fd())
         })
     }
 

@@ -1,7 +1,6 @@
 //! The new process's part of an upgrade: it takes the sockets that it still needs, is told what the
 //! limits have counted, says when it serves, and hears of the old process until that has left.
 use std::{
-    net::{SocketAddr, TcpListener},
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -15,9 +14,12 @@ use crate::{
     flow::clock::Now,
     gateway::Shared,
     limit::{Seeds, handover::Debt},
-    server::Failure,
+    server::{
+        Failure,
+        listen::{Listening, SocketFile},
+    },
     telemetry::metrics::UpgradeResult,
-    value::secret::Secret,
+    value::{address::Address, secret::Secret},
 };
 
 /// For the old process to introduce itself, which it does at once, and to let go.
@@ -31,7 +33,9 @@ fn within(patience: Duration) -> Patience<'static> {
 pub struct Predecessor {
     channel: Channel,
     hello: Hello,
-    sockets: Vec<(SocketAddr, TcpListener)>,
+    sockets: Vec<(Address, Listening)>,
+    /// Of sockets that the old process listens on and this one does not.
+    files: Vec<SocketFile>,
     /// Whether what it counts by keys can be told to this process.
     has_same_keys: bool,
 }
@@ -60,15 +64,17 @@ impl Predecessor {
         let mut sockets = Vec::new();
         for address in hello.listeners.iter().chain([&hello.admin]) {
             let socket = channel.receive_socket(&within(PATIENCE)).map_err(said)?;
-            sockets.push((*address, TcpListener::from(socket)));
+            let address: Address = address.parse().map_err(failed)?;
+            let socket = Listening::adopt(&address, socket);
+            sockets.push((address, socket));
         }
         let has_same_keys = Seeds(hello.seeds).adopt() && Seeds::probe() == hello.probe;
-        Ok(Self { channel, hello: *hello, sockets, has_same_keys })
+        Ok(Self { channel, hello: *hello, sockets, files: Vec::new(), has_same_keys })
     }
 
     /// The socket that listens on this address, if the old process listens there.
-    pub fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
-        let at = self.sockets.iter().position(|(its, _)| *its == address)?;
+    pub fn take(&mut self, address: &Address) -> Option<Listening> {
+        let at = self.sockets.iter().position(|(its, _)| its == address)?;
         Some(self.sockets.swap_remove(at).1)
     }
 
@@ -88,8 +94,8 @@ impl Predecessor {
         shared: &Shared,
         is_called_off: &dyn Fn() -> bool,
     ) -> Result<(), Failure> {
-        // What was not taken is for the old process alone.
-        self.sockets.clear();
+        // What was not taken is for the old process alone, until it leaves.
+        self.files = self.sockets.drain(..).filter_map(|it| SocketFile::of(&it.0)).collect();
         let gone = |why: Broken| Failure::TakeOver(why.to_string());
         self.channel.send(&Frame::Prepared(lacks)).map_err(|why| gone(why.into()))?;
         let has_same_keys = self.has_same_keys && self.hello.shards == shared.limits.shards();
@@ -125,6 +131,7 @@ impl Predecessor {
         if is_told && !matches!(self.channel.receive(&within(PATIENCE)), Ok(Frame::Yours)) {
             log::warn!("the old process did not say that it leaves");
         }
+        self.files.drain(..).for_each(|it| it.set_ours(true));
         let pid = self.hello.pid;
         let listening = move || self.listen(&shared);
         let thread = thread::Builder::new().name("predecessor".to_owned()).spawn(listening);

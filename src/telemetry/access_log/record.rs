@@ -6,8 +6,8 @@ use super::{super::metrics::Tokens, json::Object};
 
 // What a client may make a line cost. Longer values are cut, so a line stays below 150 KiB even if
 // every byte has to be escaped.
-const LONG: usize = 8 * 1024;
-const SHORT: usize = 1024;
+pub(super) const LONG: usize = 8 * 1024;
+pub(super) const SHORT: usize = 1024;
 // Of bodies, where a route wants them.
 pub const BODY: usize = 16 * 1024;
 
@@ -17,6 +17,8 @@ pub struct Record<'a> {
     /// When the request began, since the Unix epoch.
     pub time: Duration,
     pub request_id: &'a str,
+    /// Where traces are made: what finds it among them.
+    pub trace_id: Option<&'a [u8]>,
     pub client_ip: IpAddr,
     pub method: &'a str,
     pub host: &'a [u8],
@@ -80,7 +82,12 @@ impl Record<'_> {
         let mut object = Object::open(line);
         object.time("time", clock.read(self.time.as_secs()), self.time.subsec_millis());
         object.bytes("request_id", Some(self.request_id.as_bytes()), SHORT);
-        object.address("client_ip", self.client_ip);
+        object.bytes("trace_id", self.trace_id, SHORT);
+        match self.client_ip {
+            // Of nobody's network: it came over a socket of this machine.
+            it if it.is_unspecified() => object.bytes("client_ip", None, 0),
+            it => object.address("client_ip", it),
+        }
         object.bytes("method", Some(self.method.as_bytes()), SHORT);
         object.bytes("host", Some(self.host), SHORT);
         object.bytes("path", Some(self.path), LONG);
@@ -144,7 +151,7 @@ impl Clock {
     }
 
     /// The second, counted from the Unix epoch, in UTC. Beyond the calendar (year 9999) it stands still.
-    fn read(&mut self, second: u64) -> &[u8] {
+    pub(super) fn read(&mut self, second: u64) -> &[u8] {
         if second != self.second {
             let time = i64::try_from(second).map(jiff::Timestamp::from_second);
             if let Ok(Ok(time)) = time
@@ -167,6 +174,7 @@ pub mod tests {
         Record {
             time: Duration::from_millis(1_767_225_600_007),
             request_id: "0198c0de",
+            trace_id: None,
             client_ip: [192, 0, 2, 1].into(),
             method: "GET",
             host: b"api.example.com",
@@ -217,6 +225,8 @@ pub mod tests {
         check(&record(), "bytes_out", &json!(512));
         let agent = Record { user_agent: Some(b"a\xff\"b"), ..record() };
         check(&agent, "user_agent", &json!("a\u{fffd}\"b"));
+        let local = Record { client_ip: [0, 0, 0, 0].into(), ..record() };
+        check(&local, "client_ip", &Value::Null);
     }
 
     #[test]
@@ -263,7 +273,7 @@ pub mod tests {
     #[test]
     fn the_line_is_this_one_to_the_byte() {
         let expected = concat!(
-            r#"{"time":"2026-01-01T00:00:00.007Z","request_id":"0198c0de","client_ip":"192.0.2.1","#,
+            r#"{"time":"2026-01-01T00:00:00.007Z","request_id":"0198c0de","trace_id":null,"client_ip":"192.0.2.1","#,
             r#""method":"GET","host":"api.example.com","path":"/orders/7","query":null,"#,
             r#""protocol":"HTTP/1.1","tls_version":null,"status":200,"code":null,"would_refuse":null,"#,
             r#""route":"orders","consumer":null,"#,
@@ -332,7 +342,7 @@ pub mod tests {
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             let read: Value = serde_json::from_slice(&line).unwrap();
             prop_assert_eq!(&read["path"], &json!(String::from_utf8_lossy(&path)));
-            prop_assert_eq!(read.as_object().unwrap().len(), 28);
+            prop_assert_eq!(read.as_object().unwrap().len(), 29);
         }
     }
 }

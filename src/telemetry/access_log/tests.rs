@@ -68,7 +68,7 @@ fn a_full_disk_costs_lines_and_nothing_else() {
     write(&log, 0..100);
     assert!(log.flush(PATIENCE));
     assert_eq!(dropped.get(), 100);
-    log.set_destination(Destination::Path(path.clone())).unwrap();
+    log.set(Destination::Path(path.clone())).unwrap();
     write(&log, 100..110);
     assert!(log.flush(PATIENCE));
     assert_eq!(dropped.get(), 100);
@@ -98,7 +98,7 @@ fn a_destination_that_cannot_be_opened_changes_nothing() {
     let path = folder.path().join("access.log");
     let (log, _) = log_to(&path);
     let missing = folder.path().join("missing/access.log");
-    assert!(log.set_destination(Destination::Path(missing.clone())).is_err());
+    assert!(log.set(Destination::Path(missing.clone())).is_err());
     write(&log, 0..5);
     assert!(log.close(PATIENCE));
     assert_eq!(ids(&path).len(), 5);
@@ -112,10 +112,10 @@ fn off_writes_nothing_and_drops_nothing() {
     let (log, dropped) = log_to(&path);
     write(&log, 0..3);
     assert!(log.flush(PATIENCE));
-    log.set_destination(Destination::Off).unwrap();
+    log.set(Destination::Off).unwrap();
     assert!(!log.is_on());
     write(&log, 3..6);
-    log.set_destination(Destination::Path(path.clone())).unwrap();
+    log.set(Destination::Path(path.clone())).unwrap();
     write(&log, 6..9);
     assert!(log.close(PATIENCE));
     assert_eq!(ids(&path), [0, 1, 2, 6, 7, 8]);

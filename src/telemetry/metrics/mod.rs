@@ -14,6 +14,7 @@ mod mirror;
 mod process;
 mod status;
 mod tls;
+mod traces;
 
 use std::{
     collections::BTreeSet,
@@ -40,6 +41,7 @@ pub use self::{
     lifecycle::{Lifecycle, UpgradeResult},
     llm::{KeyMetrics, ModelMetrics, Tokens, Use},
     status::Method,
+    traces::TraceMetrics,
 };
 use crate::flow::rejection::Code;
 
@@ -67,6 +69,8 @@ pub struct Metrics {
     last_reload: IntGauge,
     store_syncs: IntCounterVec,
     pub lifecycle: Lifecycle,
+    pub traces: TraceMetrics,
+    acme: IntCounterVec,
     connections: IntGaugeVec,
     accept_errors: IntCounter,
     proxy_protocol_errors: IntCounter,
@@ -80,13 +84,7 @@ impl Metrics {
         let cells = Arc::new(collect::Cells::new());
         let registry = Registry::new();
         registry.register(Box::new(collect::Exposition::new(Arc::clone(&cells))?))?;
-        let build = gauges(
-            &registry,
-            "tollgate_build_info",
-            "Always 1; says which version this is.",
-            &["version"],
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        say_build(&registry)?;
         let reloads =
             results(&registry, "tollgate_config_reloads_total", "Reloads, by how they ended.")?;
         let store_syncs = results(
@@ -106,6 +104,8 @@ impl Metrics {
             reloads,
             store_syncs,
             lifecycle: Lifecycle::new(&registry)?,
+            traces: TraceMetrics::new(&registry)?,
+            acme: orders(&registry)?,
             last_reload: registered(
                 &registry,
                 IntGauge::new(
@@ -232,6 +232,11 @@ impl Metrics {
         self.cells.tls.listeners.get_or_make(&listener.into(), TlsMetrics::new)
     }
 
+    /// Orders of a listener that succeeded, and that failed.
+    pub fn acme(&self, listener: &str) -> [IntCounter; 2] {
+        ["success", "failure"].map(|it| self.acme.with_label_values(&[listener, it]))
+    }
+
     /// `file` as the configuration names it.
     pub fn certificate(&self, listener: &str, file: &str) -> Arc<ExpiryMetrics> {
         self.cells.tls.certificates.get_or_make(&(listener.into(), file.into()), ExpiryMetrics::new)
@@ -345,6 +350,19 @@ fn registered<T: Collector + Clone + 'static>(registry: &Registry, it: T) -> pro
 
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
     registered(registry, IntCounter::new(name, help)?)
+}
+
+fn say_build(registry: &Registry) -> prometheus::Result<()> {
+    let help = "Always 1; says which version this is.";
+    let build = gauges(registry, "tollgate_build_info", help, &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(())
+}
+
+fn orders(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Certificates ordered from an authority, by how that ended.";
+    let orders = Opts::new("tollgate_acme_orders_total", help);
+    registered(registry, IntCounterVec::new(orders, &["listener", "result"])?)
 }
 
 /// A counter with the label `result`. An alert on an increase needs to have seen the zero.

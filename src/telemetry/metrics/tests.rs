@@ -68,6 +68,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(metrics.tls("https")),
         Box::new(metrics.certificate("https", "tls/www.pem")),
         Box::new(metrics.revocation_list("https", "tls/clients.crl")),
+        Box::new(metrics.acme("https")),
     ];
     (metrics, held)
 }

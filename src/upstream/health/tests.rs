@@ -173,13 +173,13 @@ async fn one_good_address_of_a_name_is_enough_and_the_bad_one_is_passed_over() {
     let server = Server::start(None).await;
     let upstream = watched("http://127.0.0.1:1", |_| {});
     let dead = SocketAddr::from(([127, 0, 0, 1], 1));
-    upstream.endpoints()[0].set_addresses(vec![dead, server.address]);
+    upstream.endpoints()[0].set_addresses(vec![dead.into(), server.address.into()]);
     assert_eq!(check_once(&upstream).await, Some(Ok(())));
     let now = Now::read().nanos();
     let mut picked = upstream.pick(None, &Tried::default(), now).unwrap();
     for _ in 0..4 {
         picked.peer(now).unwrap();
-        assert_eq!(picked.address(), Some(server.address));
+        assert_eq!(picked.address(), Some(&server.address.into()));
     }
 }
 

@@ -2,6 +2,8 @@
 use std::{
     io::{self, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
@@ -163,14 +165,25 @@ impl Request {
 enum Pipe {
     Tcp(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl Pipe {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref(),
-        }
+    fn set_read_timeout(&self, timeout: Duration) {
+        let set = match self {
+            Self::Tcp(tcp) => tcp.set_read_timeout(Some(timeout)),
+            Self::Tls(tls) => tls.get_ref().set_read_timeout(Some(timeout)),
+            Self::Unix(unix) => unix.set_read_timeout(Some(timeout)),
+        };
+        set.unwrap();
+    }
+
+    fn shutdown(&self) {
+        let _ = match self {
+            Self::Tcp(tcp) => tcp.shutdown(Shutdown::Both),
+            Self::Tls(tls) => tls.get_ref().shutdown(Shutdown::Both),
+            Self::Unix(unix) => unix.shutdown(Shutdown::Both),
+        };
     }
 }
 
@@ -179,6 +192,7 @@ impl Read for Pipe {
         match self {
             Self::Tcp(tcp) => tcp.read(bytes),
             Self::Tls(tls) => tls.read(bytes),
+            Self::Unix(unix) => unix.read(bytes),
         }
     }
 }
@@ -188,6 +202,7 @@ impl Write for Pipe {
         match self {
             Self::Tcp(tcp) => tcp.write(bytes),
             Self::Tls(tls) => tls.write(bytes),
+            Self::Unix(unix) => unix.write(bytes),
         }
     }
 
@@ -195,6 +210,7 @@ impl Write for Pipe {
         match self {
             Self::Tcp(tcp) => tcp.flush(),
             Self::Tls(tls) => tls.flush(),
+            Self::Unix(unix) => unix.flush(),
         }
     }
 }
@@ -220,6 +236,18 @@ impl Connection {
         stream.set_write_timeout(Some(HANG))?;
         stream.set_nodelay(true)?;
         Ok(Self { reader: BufReader::new(Pipe::Tcp(stream)) })
+    }
+
+    /// To a socket of this machine.
+    #[track_caller]
+    pub fn over_unix(path: &Path) -> Self {
+        let stream = match UnixStream::connect(path) {
+            Ok(stream) => stream,
+            Err(err) => panic!("connect to {}: {err}", path.display()),
+        };
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        Self { reader: BufReader::new(Pipe::Unix(stream)) }
     }
 
     /// Whose handshake is done.
@@ -279,10 +307,10 @@ impl Connection {
     /// Everything up to the end of the connection, or until nothing comes for `quiet`; and whether
     /// the other side has closed.
     pub fn read_to_close(&mut self, quiet: Duration) -> (Vec<u8>, bool) {
-        self.reader.get_ref().tcp().set_read_timeout(Some(quiet)).unwrap();
+        self.reader.get_ref().set_read_timeout(quiet);
         let mut bytes = Vec::new();
         let result = self.reader.read_to_end(&mut bytes);
-        self.reader.get_ref().tcp().set_read_timeout(Some(HANG)).unwrap();
+        self.reader.get_ref().set_read_timeout(HANG);
         let is_closed = match result {
             Ok(_) => true,
             Err(err) => !matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
@@ -300,6 +328,6 @@ impl Connection {
 
     /// Leaves, as a client that crashed does.
     pub fn leave(self) {
-        let _ = self.reader.get_ref().tcp().shutdown(Shutdown::Both);
+        self.reader.get_ref().shutdown();
     }
 }

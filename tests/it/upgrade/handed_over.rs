@@ -1,9 +1,15 @@
 //! What the new process has from the old one: the sockets, and what the limits have counted.
-use std::net::TcpStream;
+use std::{
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use super::{CONFIG, upstream, wait_gone};
 use crate::support::{
-    Connection, Gateway, Issuer, Request, Upstream, free_address, reply, wait_until,
+    Connection, Gate, Gateway, Issuer, Request, Upstream, free_address, reply, wait_until,
 };
 
 const LIMITED: &str = "
@@ -129,4 +135,36 @@ routes:
     assert_eq!(gateway.note_successor(), before);
     let token = format!("Bearer {}", issuer.token("a"));
     assert_eq!(gateway.get("/").header("Authorization", &token).status(), 200);
+}
+
+/// What is reloaded while the new process gets ready is in force afterwards.
+#[test]
+fn a_reload_meanwhile_is_not_undone() {
+    let (held, gate) = (Arc::new(AtomicBool::new(false)), Gate::default());
+    let (is_held, waits) = (held.clone(), gate.clone());
+    let upstream = Upstream::start(move |_| match is_held.load(Ordering::Acquire) {
+        true => reply(200, "ok").after(&waits),
+        false => reply(200, "ok"),
+    });
+    let config = "
+upstreams: {up: {endpoints: [{url: $UP}], health: {path: /health, interval: 1h, timeout: 20s}}}
+routes:
+  - {id: all, match: {paths: [/health]}, public: true, upstream: up}
+  - {id: fixed, match: {paths: [/fixed]}, public: true, respond: {body: before}}
+";
+    let variables = [("UP", &*upstream.url())];
+    let gateway = Gateway::start_under("set -- \"$@\" --no-watch;", config, &variables).unwrap();
+    upstream.wait_for_requests(1);
+    held.store(true, Ordering::Release);
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| gateway.upgrade(&[]));
+        // Its first health check: it has read the file, and waits.
+        upstream.wait_for_heads(2);
+        gateway.reload_with(&config.replace("before", "after"));
+        assert_eq!(gateway.get("/fixed").send().text(), "after");
+        gate.open();
+        assert_eq!(upgrade.join().unwrap().code, Some(0));
+    });
+    wait_until("the reload holds", || gateway.get("/fixed").send().text() == "after");
+    assert_eq!(gateway.status()["last_upgrade"]["succeeded"], true);
 }
