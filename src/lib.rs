@@ -12,6 +12,7 @@ pub mod flow; // L1 what every stage speaks: identity, rejection, clock
 pub mod gateway; // L6 what runs: one compiled snapshot
 pub mod limit; // L3 how much?
 pub mod llm; // L3 what models are asked and answer, in every vendor's words
+pub mod mcp; // L3 servers of tools: their protocol, names, who may use what
 pub mod policy; // L4 the behaviours of a route, in their order on the wire
 pub mod proxy; // L7 the data path, on Pingora
 pub mod reload; // L8 from a file to a running snapshot

@@ -2,6 +2,7 @@
 //! stays, and every reason is given.
 mod begin;
 mod follow;
+mod usage;
 
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use tokio::runtime::Handle;
 pub use self::{
     begin::{Begun, Failure, begin},
     follow::{flush, follow, keep_uses},
+    usage::{flush_usage, keep_usage, learn},
 };
 use crate::{
     config::{self, Loaded},
@@ -140,6 +142,8 @@ pub struct Reloader {
     background: Handle,
     jobs: SyncSender<Job>,
     state: Mutex<State>,
+    /// One at a time writes what was used.
+    writer: tokio::sync::Mutex<usage::Writer>,
 }
 
 /// What a reload needs for the life of the process.
@@ -188,7 +192,9 @@ impl Reloader {
         let (upstreams, tasks) = (Vec::new(), Vec::new());
         let (last, last_sync, previous) = (None, None, None);
         let state = Mutex::new(State { running, last, last_sync, upstreams, tasks, previous });
-        let reloader = Self { file, live, shared, store, access_log, background, jobs, state };
+        let writer = tokio::sync::Mutex::default();
+        let reloader =
+            Self { file, live, shared, store, access_log, background, jobs, state, writer };
         let reloader = Arc::new(reloader);
         reloader.adopt(&reloader.live.load_full());
         let weak = Arc::downgrade(&reloader);
@@ -218,6 +224,11 @@ impl Reloader {
     #[must_use]
     pub const fn store(&self) -> Option<&Arc<Store>> {
         self.store.as_ref()
+    }
+
+    /// Runs `work` beside the requests and waits for it; not to be called from there.
+    pub fn wait_for<T>(&self, work: impl Future<Output = T>) -> T {
+        self.background.block_on(work)
     }
 
     #[must_use]

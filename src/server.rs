@@ -37,6 +37,7 @@ use pingora::{
 use tokio::{
     runtime,
     sync::{Barrier, watch},
+    time::timeout,
 };
 
 use self::{
@@ -90,6 +91,8 @@ pub enum Failure {
 /// An idle connection from before an upgrade is given so long for its next request, whose answer says
 /// `Connection: close`: to close it at once would lose the request that is on its way.
 const LINGER: Duration = Duration::from_secs(5);
+/// For the store to say what the old process has counted; else that is heard a little later.
+const LEARN: Duration = Duration::from_secs(2);
 /// A successor waits so long for the folder of the cache at most: what requests in flight make untrue on
 /// disk is noted until then.
 const NOTES: Duration = LINGER;
@@ -242,7 +245,7 @@ fn begin(
     let access_log = Arc::new(access_log.map_err(Failure::AccessLog)?);
     let parts = reload::Parts {
         file: options.config.clone(),
-        live: live.clone(),
+        live,
         shared: shared.clone(),
         store,
         access_log: access_log.clone(),
@@ -253,7 +256,7 @@ fn begin(
     let pulse = Arc::new(Pulse::new(gateway.process.workers, notifier.watchdog()));
     let process = Arc::new(Process {
         reloader,
-        access_log: access_log.clone(),
+        access_log,
         connections: accept::Connections::new(&gateway, &shared.metrics),
         upgrades: Upgrades::new(next(options)),
         notifier,
@@ -272,14 +275,10 @@ fn begin(
         // It serves meanwhile.
         let lacks = warm::wait(&gateway, &|| process.is_draining());
         predecessor.wait_for_go(lacks, &shared, &|| process.is_draining())?;
+        background.block_on(learn(&process.reloader));
         sockets.set_ours(true);
     }
-    let cache = shared.cache;
-    let (metrics, is_draining) = (shared.metrics.clone(), process.is_leaving.clone());
-    let mirrors = process.mirrors.clone();
-    let connector = Arc::new(connector(&gateway));
-    let traces = shared.traces.clone();
-    let proxy = Proxy { live, metrics, access_log, traces, cache, mirrors, is_draining, connector };
+    let proxy = proxy(&process, &gateway);
     let workers = start_workers(&process, &proxy, &sockets)?;
     let app = Arc::new(Admin::new(Arc::new(control::Controls(process.clone()))));
     background.spawn(accept::admin(sockets.admin.1.try_clone()?, app, process.clone()));
@@ -290,6 +289,24 @@ fn begin(
     Ok((process, workers))
 }
 
+/// What all workers serve with.
+fn proxy(process: &Process, gateway: &Gateway) -> Proxy {
+    let shared = process.reloader.shared();
+    Proxy {
+        live: process.reloader.live().clone(),
+        metrics: shared.metrics.clone(),
+        access_log: process.access_log.clone(),
+        traces: shared.traces.clone(),
+        cache: shared.cache,
+        mirrors: process.mirrors.clone(),
+        is_draining: process.is_leaving.clone(),
+        connector: Arc::new(connector(gateway)),
+        calls: shared.calls.clone(),
+        own: Arc::default(),
+        mcp: Arc::default(),
+    }
+}
+
 /// What goes on beside the requests, whatever the configuration.
 fn go_on_beside(process: &Arc<Process>, background: &runtime::Runtime) {
     let reloader = &process.reloader;
@@ -297,6 +314,16 @@ fn go_on_beside(process: &Arc<Process>, background: &runtime::Runtime) {
     background.spawn(sweep(reloader.shared().limits.clone()));
     background.spawn(reload::follow(reloader.clone()));
     background.spawn(reload::keep_uses(reloader.clone()));
+    background.spawn(reload::keep_usage(reloader.clone()));
+}
+
+/// What the old process has counted until now.
+async fn learn(reloader: &Reloader) {
+    let Some(store) = reloader.store() else { return };
+    let learnt = timeout(LEARN, reload::learn(reloader.shared(), store)).await;
+    if !matches!(learnt, Ok(Ok(()))) {
+        log::warn!("what the old process counted is not known yet: the store did not say");
+    }
 }
 
 /// What an upgrade of this process starts.
@@ -350,13 +377,19 @@ async fn close_store(reloader: &Reloader) {
     const AT_MOST: Duration = Duration::from_secs(5);
     let Some(store) = reloader.store() else { return };
     if store.health().state == State::Up {
-        let written = tokio::time::timeout(AT_MOST, reload::flush(reloader)).await;
+        let used = timeout(AT_MOST, reload::flush_usage(reloader)).await;
+        if !matches!(used, Ok(Ok(()))) {
+            log::warn!(
+                "what models used in the last seconds is not in the store: it did not take it"
+            );
+        }
+        let written = timeout(AT_MOST, reload::flush(reloader)).await;
         if !matches!(written, Ok(Ok(()))) {
             log::warn!(
                 "the last uses of the last minute are not in the store: it did not take them"
             );
         }
-        let _ = tokio::time::timeout(AT_MOST, store.close()).await;
+        let _ = timeout(AT_MOST, store.close()).await;
     }
 }
 
@@ -399,6 +432,8 @@ fn start_workers(
     http.server_options = Some(options);
     http.handle_init_modules();
     let http = Arc::new(http);
+    // Set once, here.
+    let _ = proxy.own.set(Arc::downgrade(&http));
     let mut workers = Vec::new();
     // A connection to an upstream belongs to the runtime of the worker that made it and is used by all:
     // a worker that has nothing left to do runs on until the last one has.

@@ -55,7 +55,7 @@ const LAYERS: &[&[&str]] = &[
     &["value", "diagnostic"],
     &["flow", "content"],
     &["telemetry", "shared", "store"],
-    &["auth", "cache", "limit", "llm", "upstream"],
+    &["auth", "cache", "limit", "llm", "mcp", "upstream"],
     &["policy"],
     &["config"],
     &["gateway"],

@@ -82,4 +82,4 @@ pub const INDEX: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 <li>POST /api/explain says what would happen to a request\
 <li>POST /api/cache/purge removes stored responses\
 <li><a href=\"/api/consumers\">/api/consumers</a>, <a href=\"/api/keys\">/api/keys</a>, \
-<a href=\"/api/audit\">/api/audit</a></ul></html>\n";
+<a href=\"/api/audit\">/api/audit</a>, <a href=\"/api/usage\">/api/usage</a></ul></html>\n";

@@ -24,6 +24,10 @@ impl Reply {
         Self::new(200, "text/html; charset=utf-8", body.into())
     }
 
+    pub fn csv(body: String) -> Self {
+        Self::new(200, "text/csv; charset=utf-8; header=present", body.into_bytes())
+    }
+
     pub fn metrics(body: String) -> Self {
         Self::new(200, metrics::CONTENT_TYPE, body.into_bytes())
     }

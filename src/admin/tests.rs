@@ -100,7 +100,8 @@ routes: [{id: a, match: {paths: [/*]}, public: true, respond: {status: 200, body
     };
     let shared = crate::gateway::Shared::new().unwrap();
     let gateway = Arc::new(compile(source, &shared).unwrap());
-    Identities { gateway, file, rows, last_uses: shared.last_uses, store: None }
+    let (last_uses, quotas) = (shared.last_uses, shared.quotas);
+    Identities { gateway, file, rows, last_uses, quotas, store: None }
 }
 
 fn fake() -> Fake {

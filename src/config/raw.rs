@@ -1,29 +1,10 @@
 //! The configuration as written: serde and nothing else. Every word stays a string here; compiling
 //! parses it. Structs of `Option`s: what is not written is absent, and defaults are set later.
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
-};
+use serde::Deserialize;
 
-/// A scalar kept as it was written: `10`, `10MiB` and `"10"` are all fine where a word is asked for.
-/// Its `Debug` output is empty: any word may be a secret, or have come from `${…}`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Word(pub String);
-
-impl fmt::Debug for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-/// `consumer`, or a map of one key such as `{header: X-Tenant}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Choice {
-    Word(String),
-    Pair(String, String),
-}
+pub use super::word::{Choice, Word};
 
 pub type Map<T> = BTreeMap<String, T>;
 
@@ -54,6 +35,7 @@ raw! {
         consumers: Map<Consumer>,
         routes: Vec<Route>,
         llm: Llm,
+        mcp: Mcp,
     }
     Server {
         workers: u64,
@@ -257,8 +239,11 @@ raw! {
         tag: Word,
     }
 
-    Plan { rate_limits: Vec<RateLimit>, concurrency: u64 }
-    RateLimit { requests: u64, per: Word, burst: u64, by: Choice }
+    Plan { rate_limits: Vec<RateLimit>, quotas: Vec<Quota>, concurrency: u64 }
+    /// `requests` or, of a plan, `tokens`.
+    RateLimit { requests: u64, tokens: u64, per: Word, burst: u64, by: Choice }
+    /// Exactly one of the first three; `cost` in US dollars.
+    Quota { requests: u64, tokens: u64, cost: Word, per: Word }
     Consumer {
         plan: Word,
         groups: Vec<Word>,
@@ -307,6 +292,7 @@ raw! {
         redirect: Redirect,
         respond: Respond,
         llm: RouteLlm,
+        mcp: RouteMcp,
     }
     Match {
         hosts: Vec<Word>,
@@ -356,21 +342,27 @@ raw! {
         models: Map<LlmModel>,
         prompts: Map<LlmPrompt>,
         guards: Vec<LlmGuard>,
+        ledger: LlmLedger,
     }
+    LlmLedger { keep: Word }
     LlmProvider {
-        /// `openai`, `azure`, `mistral`, `anthropic`, `gemini` or `ollama`.
+        /// `openai`, `azure`, `mistral`, `anthropic`, `gemini`, `ollama` or `bedrock`.
         api: Word,
         url: Word,
         /// Of Anthropic's API, or of Azure's.
         version: Word,
         /// Whether it is like OpenAI and not OpenAI itself.
         compatible: bool,
+        /// Of Bedrock, for keys that sign.
+        region: Word,
         keys: Vec<LlmKey>,
         tls: Tls,
     }
     LlmKey { id: Word, secret: Word, weight: u64 }
     LlmModel {
         targets: Vec<LlmTarget>,
+        /// `weighted` or `least_latency`.
+        balance: Word,
         fallback: Vec<LlmTarget>,
         retry: LlmRetry,
         timeouts: LlmTimeouts,
@@ -416,46 +408,51 @@ raw! {
         /// Those that hold here; absent: all.
         guards: Vec<Word>,
     }
-}
 
-impl<'de> Deserialize<'de> for Word {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Scalar;
-        impl Visitor<'_> for Scalar {
-            type Value = Word;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a word")
-            }
-            // The decoder gives every scalar as text: a float would turn `1.20` into `1.2`.
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
-                Ok(Word(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_str(Scalar)
+    Mcp {
+        servers: Map<McpServer>,
+        access: Vec<McpAccess>,
+        /// Seals what clients keep: the same on all nodes.
+        secret: Word,
+        previous_secret: Word,
     }
-}
-
-impl<'de> Deserialize<'de> for Choice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WordOrPair;
-        impl<'de> Visitor<'de> for WordOrPair {
-            type Value = Choice;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a word, or a map of one key such as {header: X-Tenant}")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Choice, E> {
-                Ok(Choice::Word(text.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Choice, A::Error> {
-                let Some((key, Word(value))) = map.next_entry::<String, Word>()? else {
-                    return Err(de::Error::invalid_length(0, &self));
-                };
-                if map.next_entry::<String, Word>()?.is_some() {
-                    return Err(de::Error::invalid_length(2, &self));
-                }
-                Ok(Choice::Pair(key, value))
-            }
-        }
-        deserializer.deserialize_any(WordOrPair)
+    /// Exactly one of `url` and `openapi`.
+    McpServer {
+        url: Word,
+        openapi: Word,
+        /// Of a server with `openapi`: whose policies calls go through.
+        route: Word,
+        operations: McpOperations,
+        answer_limit: Word,
+        tools: McpTools,
+        credentials: McpCredentials,
+        tls: Tls,
+        timeout: Word,
+        /// Calls at a time.
+        concurrency: u64,
+        /// How long a list is good whose server does not say.
+        cache: Word,
     }
+    McpOperations {
+        ids: Vec<Word>,
+        methods: Vec<Word>,
+        tags: Vec<Word>,
+        paths: Vec<Word>,
+        except: Vec<Word>,
+    }
+    /// By the server's own names.
+    McpTools { allow: Vec<Word>, deny: Vec<Word> }
+    McpCredentials { header: McpHeader, client_credentials: ClientCredentials }
+    McpHeader { name: Word, value: Word }
+    McpAccess {
+        consumers: Vec<Word>,
+        groups: Vec<Word>,
+        scopes: Vec<Word>,
+        tools: Vec<Word>,
+        deny: Vec<Word>,
+        rate_limits: Vec<RateLimit>,
+        /// A file with the JSON Schema of what may be asked.
+        arguments: Word,
+    }
+    RouteMcp { servers: Vec<Word>, resource: Word, origins: Vec<Word>, prefix: bool }
 }

@@ -9,6 +9,7 @@ pub mod media;
 pub mod openapi;
 pub mod pointer;
 pub mod schema;
+pub mod sse;
 
 use http::{HeaderMap, header};
 

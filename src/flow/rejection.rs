@@ -52,6 +52,7 @@ codes! {
     RequestInvalid = 422 "request_invalid" "The request is not what is expected";
     RateLimited = 429 "rate_limited" "The rate limit is exceeded";
     ConcurrencyLimited = 429 "concurrency_limited" "Too many requests at the same time";
+    QuotaExceeded = 429 "quota_exceeded" "The quota is used up";
     HeadersTooLarge = 431 "headers_too_large" "The request headers are too large";
     InternalError = 500 "internal_error" "The gateway failed";
     UpstreamFailed = 502 "upstream_failed" "The upstream failed";
@@ -75,6 +76,7 @@ impl Code {
         Self::RequestInvalid,
         Self::RateLimited,
         Self::ConcurrencyLimited,
+        Self::QuotaExceeded,
         Self::AuthenticatorUnavailable,
         Self::Overloaded,
     ];

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::HeaderName;
+use smallvec::SmallVec;
 
 use crate::{
     llm::{
-        Dialect, answers, api::place::Place, guard::Guards, keys::Pool, price::Price,
-        prompt::Prompt, recall::Memory, seal::Tag,
+        Dialect, answers, api::place::Place, estimate::Length, guard::Guards, keys::Pool,
+        price::Price, prompt::Prompt, seal::Tag, speed::Speed, thoughts::Memory,
     },
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
@@ -42,13 +43,14 @@ pub struct Target {
     pub model: Box<str>,
     pub weight: u64,
     pub metrics: Arc<LlmMetrics>,
+    pub speed: Arc<Speed>,
 }
 
 /// A name that clients ask for.
 pub struct Model {
     pub name: Arc<str>,
-    /// Drawn from by weight.
     pub targets: Box<[Target]>,
+    pub balance: Balance,
     /// Tried in their order when those would not.
     pub fallback: Box<[Target]>,
     pub retry: Retry,
@@ -60,6 +62,17 @@ pub struct Model {
     pub price: Option<Price>,
     pub recall: Option<Recall>,
     pub metrics: Arc<ModelMetrics>,
+    /// How long its answers are.
+    pub length: Arc<Length>,
+}
+
+/// Which of the targets is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Drawn by weight.
+    Weighted,
+    /// The one that answers soonest, as far as is known; those without a weight never.
+    LeastLatency,
 }
 
 /// How answers of a model are given again.
@@ -94,7 +107,7 @@ pub struct Llm {
     /// Whether what a provider cannot be told is an error.
     pub is_strict: bool,
     /// What models signed, for clients that do not send it back.
-    pub memory: Arc<Memory>,
+    pub thoughts: Arc<Memory>,
     /// The route is the endpoint of this one.
     pub prompt: Option<Arc<Prompt>>,
     /// Whether what is asked and answered stands in the access log.
@@ -129,14 +142,23 @@ pub struct Step<'a> {
     pub is_again: bool,
 }
 
+/// What the next step is decided by.
+#[derive(Clone, Copy, Debug)]
+pub struct Draw {
+    /// Any number.
+    pub lot: u64,
+    pub is_stream: bool,
+    /// Monotonic nanoseconds.
+    pub now: u64,
+}
+
 impl Course {
-    /// `draw` is any number.
-    pub fn next<'a>(&mut self, model: &'a Model, draw: u64) -> Option<Step<'a>> {
+    pub fn next<'a>(&mut self, model: &'a Model, draw: Draw) -> Option<Step<'a>> {
         if !self.has_begun || self.retries < model.retry.attempts {
             self.retries += u32::from(self.has_begun);
             self.has_begun = true;
-            let drawn = self.draw(&model.targets, draw, false).map(|it| (it, false));
-            let drawn = drawn.or_else(|| Some((self.draw(&model.targets, draw, true)?, true)));
+            let drawn = self.draw(model, draw, false).map(|it| (it, false));
+            let drawn = drawn.or_else(|| Some((self.draw(model, draw, true)?, true)));
             if let Some((target, is_again)) = drawn {
                 return Some(Step { target, is_again });
             }
@@ -146,20 +168,23 @@ impl Course {
         Some(Step { target, is_again: false })
     }
 
-    fn draw<'a>(
-        &mut self,
-        targets: &'a [Target],
-        draw: u64,
-        also_tried: bool,
-    ) -> Option<&'a Target> {
+    fn draw<'a>(&mut self, model: &'a Model, draw: Draw, also_tried: bool) -> Option<&'a Target> {
         let tried = self.tried;
-        let fit = || {
-            let is_fit = move |index: usize| also_tried || tried & (1 << index) == 0;
-            targets.iter().enumerate().filter(move |(index, _)| is_fit(*index))
+        let is_fit = |index: usize| also_tried || tried & (1 << index) == 0;
+        let all = model.targets.iter().enumerate();
+        let fit = all.filter(|(index, it)| it.weight > 0 && is_fit(*index));
+        // Each is looked at once: it changes while others are asked.
+        let score = |it: &Target| match model.balance {
+            Balance::Weighted => 0,
+            Balance::LeastLatency => it.speed.score(draw.is_stream, draw.now),
         };
-        let total: u64 = fit().map(|(_, it)| it.weight).sum();
-        let mut point = draw.checked_rem(total)?;
-        for (index, target) in fit() {
+        let fit: SmallVec<[_; 8]> = fit.map(|(index, it)| (index, it, score(it))).collect();
+        let least = fit.iter().map(|(_, _, score)| *score).min()?;
+        // Of those that are as fast, such as all that nothing is known of, one is drawn.
+        let fit = || fit.iter().filter(|(_, _, score)| *score == least);
+        let total: u64 = fit().map(|(_, it, _)| it.weight).sum();
+        let mut point = draw.lot.checked_rem(total)?;
+        for (index, target, _) in fit() {
             if point < target.weight {
                 self.tried |= 1 << index;
                 return Some(target);
@@ -176,3 +201,7 @@ impl Model {
         self.targets.iter().chain(&self.fallback)
     }
 }
+
+#[cfg(test)]
+#[path = "llm_tests.rs"]
+mod tests;

@@ -5,6 +5,8 @@ pub mod compile;
 pub mod edge;
 pub mod llm;
 pub mod matcher;
+pub mod mcp;
+pub mod operations;
 pub mod route;
 mod shared;
 pub mod tls;
@@ -21,6 +23,7 @@ use crate::{
     auth::{api_key, jwks::KeySet, signature},
     cache::storage,
     config::Revision,
+    policy::quota::Plans as Quotas,
     shared::background::Background,
     store,
     telemetry::{AuthMetrics, ConsumerMetrics, RouteMetrics, UpstreamMetrics, access_log},
@@ -51,6 +54,9 @@ pub struct Gateway {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// Of models, by their names.
     pub providers: BTreeMap<Arc<str>, Arc<llm::Provider>>,
+    pub metering: Metering,
+    /// Of tools, by their names.
+    pub mcp_servers: BTreeMap<Arc<str>, Arc<mcp::Server>>,
     pub admin: Admin,
     pub access_log: access_log::Spec,
     /// None: traces are passed on, and none is made.
@@ -81,6 +87,14 @@ pub struct Gateway {
     pub secret_parameters: Box<[Arc<str>]>,
     /// Headers of their own that carry keys or tokens: masked in what is explained.
     pub secret_headers: Box<[http::HeaderName]>,
+}
+
+/// What calls of models and others are counted by.
+pub struct Metering {
+    /// What plans count by the day or the month, or in tokens.
+    pub quotas: Arc<Quotas>,
+    /// How long the ledger of calls of models is kept.
+    pub ledger: Duration,
 }
 
 /// What only a new process can change: a reload that differs here is refused.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::llm::Llm;
+use super::{llm::Llm, mcp::Hub};
 use crate::{
     cache, limit,
     policy::{Policy, report::Mode},
@@ -43,6 +43,8 @@ pub enum Action {
     Respond(Respond),
     /// Answered by models.
     Llm(Arc<Llm>),
+    /// Tools, of other servers and of ours.
+    Mcp(Arc<Hub>),
 }
 
 /// Upstreams by weight; drawn anew for each request.

@@ -6,6 +6,7 @@ use crate::{
     auth::{self, jwks, jwt, oidc},
     cache, limit, llm,
     shared::{http_client, keep::Keep, last_uses, seal::Sealer},
+    store::ledger,
     telemetry, upstream,
     value::secret::Secret,
 };
@@ -18,6 +19,13 @@ pub struct Shared {
     pub metrics: Arc<telemetry::Metrics>,
     pub limits: Arc<limit::Table>,
     pub in_flight: Arc<limit::Concurrency>,
+    pub quotas: Arc<limit::quota::Accounts>,
+    /// What calls of models used, on its way to the store.
+    pub calls: Arc<ledger::Queue>,
+    /// How long answers of models are, by model.
+    pub llm_lengths: Keep<llm::estimate::Length>,
+    /// How fast targets of models are.
+    pub llm_speeds: Keep<llm::speed::Speed>,
     pub flood: Arc<limit::Flood>,
     /// The failures among them that had a signature verified with a public key.
     pub forgeries: Arc<limit::Flood>,
@@ -44,8 +52,10 @@ pub struct Shared {
     pub llm_keys: Keep<llm::keys::State>,
     /// Answers of models that are given again.
     pub llm_answers: Keep<llm::answers::Memory>,
+    /// What is known of servers of tools.
+    pub mcp_servers: Keep<super::mcp::Live>,
     /// What models signed and clients may have lost.
-    pub llm_memory: Arc<llm::recall::Memory>,
+    pub llm_thoughts: Arc<llm::thoughts::Memory>,
     pub tickets: tls::Tickets,
     pub acme: tls::acme::Registry,
     pub last_uses: Arc<last_uses::Registry>,
@@ -72,6 +82,10 @@ impl Shared {
             metrics: Arc::new(metrics),
             limits: Arc::new(limit::Table::new(LIMIT_KEYS)),
             in_flight: Arc::new(limit::Concurrency::new()),
+            quotas: Arc::default(),
+            calls: Arc::default(),
+            llm_lengths: Keep::default(),
+            llm_speeds: Keep::default(),
             flood: Arc::new(limit::Flood::new()),
             forgeries: Arc::new(limit::Flood::new()),
             passwords: Arc::new(auth::basic::Verifier::new()?),
@@ -89,7 +103,8 @@ impl Shared {
             own_secret,
             llm_keys: Keep::default(),
             llm_answers: Keep::default(),
-            llm_memory: Arc::default(),
+            llm_thoughts: Arc::default(),
+            mcp_servers: Keep::default(),
             tickets: tls::Tickets::default(),
             acme: tls::acme::Registry::default(),
             last_uses: Arc::default(),

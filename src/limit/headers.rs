@@ -12,12 +12,12 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::{gcra::Rate, state::States};
 
-static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-static CURRENT: HeaderName = HeaderName::from_static("ratelimit");
-static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-static RETRY_AFTER: HeaderName = header::RETRY_AFTER;
+pub static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub static CURRENT: HeaderName = HeaderName::from_static("ratelimit");
+pub static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+pub static RETRY_AFTER: HeaderName = header::RETRY_AFTER;
 
 /// The parameters of one `RateLimit` item: `;r=`, `;t=`, a comma, a space and two numbers.
 const ITEM_BYTES: usize = 8 + 2 * 20;

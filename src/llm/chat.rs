@@ -40,6 +40,17 @@ pub enum Role {
     Assistant,
 }
 
+impl Role {
+    /// As most vendors call it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub role: Role,
@@ -66,6 +77,25 @@ pub enum Part {
     Redacted(String),
     ToolCall(ToolCall),
     ToolResult(ToolResult),
+}
+
+impl Part {
+    /// The same as pieces of a stream.
+    pub fn stream(self, events: &mut Vec<Event>) {
+        match self {
+            Self::Text(text) => events.push(Event::Text(text)),
+            Self::Thinking { text, signature } => {
+                events.extend(Some(text).filter(|it| !it.is_empty()).map(Event::Thinking));
+                events.extend(signature.map(Event::Signature));
+            }
+            Self::Redacted(data) => events.push(Event::Redacted(data)),
+            Self::ToolCall(ToolCall { id, name, arguments, signature }) => {
+                events.push(Event::ToolCall { id, name, signature });
+                events.push(Event::Arguments(Value::Object(arguments).to_string()));
+            }
+            Self::Image(_) | Self::File { .. } | Self::Audio { .. } | Self::ToolResult(_) => {}
+        }
+    }
 }
 
 /// What a picture or a document is made of. A URL is passed on and never fetched.
@@ -240,21 +270,7 @@ impl Response {
     #[must_use]
     pub fn events(self) -> Vec<Event> {
         let mut events = vec![Event::Start { id: self.id, model: self.model }];
-        for part in self.parts {
-            match part {
-                Part::Text(text) => events.push(Event::Text(text)),
-                Part::Thinking { text, signature } => {
-                    events.push(Event::Thinking(text));
-                    events.extend(signature.map(Event::Signature));
-                }
-                Part::Redacted(data) => events.push(Event::Redacted(data)),
-                Part::ToolCall(ToolCall { id, name, arguments, signature }) => {
-                    events.push(Event::ToolCall { id, name, signature });
-                    events.push(Event::Arguments(Value::Object(arguments).to_string()));
-                }
-                Part::Image(_) | Part::File { .. } | Part::Audio { .. } | Part::ToolResult(_) => {}
-            }
-        }
+        self.parts.into_iter().for_each(|it| it.stream(&mut events));
         events.push(Event::Stop(self.stop));
         events.extend(self.usage.map(Event::Usage));
         events

@@ -157,7 +157,7 @@ pub fn encode(dialect: Dialect, request: &Request, model: &str) -> Option<Encode
             put(&mut body, "dimensions", request.dimensions);
             body
         }
-        Dialect::Anthropic(_) => return None,
+        Dialect::Anthropic(_) | Dialect::Bedrock => return None,
     };
     Some(Encoded { body, dropped })
 }

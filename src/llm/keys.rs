@@ -11,6 +11,7 @@ use std::{
 
 use http::HeaderValue;
 
+use super::signer::Signer;
 use crate::value::secret::Secret;
 
 /// How long a key that was refused is not tried again.
@@ -34,6 +35,8 @@ pub struct Key {
     pub id: Arc<str>,
     /// As the header wants it.
     pub value: Secret<HeaderValue>,
+    /// In place of the header: what signs each request.
+    pub signer: Option<Box<Signer>>,
     pub weight: u64,
     pub state: Arc<State>,
 }
@@ -131,6 +134,7 @@ mod tests {
         let key = |(index, weight): (usize, &u64)| Key {
             id: index.to_string().into(),
             value: Secret::new(HeaderValue::from_static("s")),
+            signer: None,
             weight: *weight,
             state: Arc::default(),
         };

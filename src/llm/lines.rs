@@ -40,7 +40,7 @@ impl Parser {
 
 fn frame(raw: Bytes) -> Frame {
     let data = raw.trim_ascii().to_vec();
-    Frame { raw, event: None, data }
+    Frame { raw, event: None, id: None, data }
 }
 
 #[cfg(test)]

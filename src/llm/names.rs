@@ -20,9 +20,11 @@ struct Rule {
 
 const fn rule(dialect: Dialect) -> Option<Rule> {
     match dialect {
-        Dialect::OpenAi | Dialect::Azure(_) | Dialect::Compatible | Dialect::Mistral => {
-            Some(Rule { longest: 64, marks: "_-", any_start: true })
-        }
+        Dialect::OpenAi
+        | Dialect::Azure(_)
+        | Dialect::Compatible
+        | Dialect::Mistral
+        | Dialect::Bedrock => Some(Rule { longest: 64, marks: "_-", any_start: true }),
         Dialect::Anthropic(_) => Some(Rule { longest: 128, marks: "_-", any_start: true }),
         Dialect::Gemini => Some(Rule { longest: 64, marks: "_-.:", any_start: false }),
         Dialect::Ollama => None,

@@ -37,6 +37,24 @@ impl Cost {
     }
 }
 
+const DOLLAR: u64 = 1_000_000_000_000;
+
+impl Cost {
+    /// US dollars, in decimal with at most six places: 0.000001 to 1000000.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn parse_dollars(text: &str) -> Result<Self, String> {
+        // A millionth of a million is a dollar.
+        let micro = Self::parse_per_million(text).ok().filter(|it| it.0 > 0).ok_or_else(|| {
+            format!(
+                "`{text}` is no sum: write US dollars, such as 50.00, 0.000001 to 999999.999999"
+            )
+        })?;
+        Ok(Self(micro.0 * (DOLLAR / 1_000_000)))
+    }
+}
+
 impl Price {
     #[must_use]
     pub fn of(&self, usage: &Usage) -> Cost {
@@ -56,7 +74,6 @@ impl Price {
 /// Dollars, with all decimals that say something.
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DOLLAR: u64 = 1_000_000_000_000;
         let text = format!("{}.{:012}", self.0 / DOLLAR, self.0 % DOLLAR);
         f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
     }
@@ -79,6 +96,20 @@ mod tests {
         for wrong in ["", ".5", "1.", "-1", "1e3", "0.0000001", "1000000", "1,5", "0x1", "1.2.3"] {
             check(wrong, None);
         }
+    }
+
+    #[test]
+    fn sums_are_exact() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(Cost::parse_dollars(text).ok().map(|it| it.0), expected, "{text}");
+        };
+        check("50.00", Some(50_000_000_000_000));
+        check("0.000001", Some(1_000_000));
+        check("999999.999999", Some(999_999_999_999_000_000));
+        for wrong in ["", "0", "0.00", "-1", "1000000", "0.0000001", "1e3", "$5"] {
+            check(wrong, None);
+        }
+        assert_eq!(Cost::parse_dollars("50.10").unwrap().to_string(), "50.1");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use super::{
     api::Api,
     chat::{Event, Part, Request, Response, ToolCall},
+    fields::Malformed,
+    outline,
 };
 
 /// What every tag begins with: no vendor's own signature has a point in it.
@@ -83,9 +85,18 @@ impl Tag {
     }
 
     /// The same for a body that would pass as it is: none where nothing of it is ours.
-    #[must_use]
-    pub fn unmark_body(&self, api: Api, body: &[u8]) -> Option<Bytes> {
-        memmem::find(body, MARK.as_bytes())?;
+    ///
+    /// # Errors
+    /// It is too much to be looked through.
+    pub fn unmark_body(&self, api: Api, body: &[u8]) -> Result<Option<Bytes>, Malformed> {
+        if memmem::find(body, MARK.as_bytes()).is_none() {
+            return Ok(None);
+        }
+        outline::bound(body)?;
+        Ok(self.unmarked_body(api, body))
+    }
+
+    fn unmarked_body(&self, api: Api, body: &[u8]) -> Option<Bytes> {
         let mut value: Value = serde_json::from_slice(body).ok()?;
         let key = match api {
             Api::OpenAi | Api::Anthropic => "messages",
@@ -177,12 +188,12 @@ mod tests {
         let mark = |tag: &Tag| body.to_string().replace("SIGNED", &format!("{}x", tag.0));
         let (tag, foreign) = (Tag::new("a"), Tag::new("b"));
         let read = |body: String| {
-            let unmarked = tag.unmark_body(api, body.as_bytes()).unwrap();
+            let unmarked = tag.unmark_body(api, body.as_bytes()).unwrap().unwrap();
             serde_json::from_slice::<Value>(&unmarked).unwrap()
         };
         assert_eq!(read(mark(&tag)), *own);
         assert_eq!(read(mark(&foreign)), *other);
-        assert!(tag.unmark_body(api, own.to_string().as_bytes()).is_none());
+        assert!(tag.unmark_body(api, own.to_string().as_bytes()).unwrap().is_none());
     }
 
     #[test]

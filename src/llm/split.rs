@@ -2,7 +2,7 @@
 use super::{
     api::Dialect,
     failure::Failure,
-    lines,
+    frames, lines,
     sse::{self, Frame, TooLong},
     stream::broken,
 };
@@ -11,6 +11,7 @@ use super::{
 pub enum Splitter {
     Events(sse::Parser),
     Lines(lines::Parser),
+    Frames(frames::Parser),
 }
 
 impl Splitter {
@@ -18,6 +19,7 @@ impl Splitter {
     pub fn new(dialect: Dialect) -> Self {
         match dialect {
             Dialect::Ollama => Self::Lines(lines::Parser::default()),
+            Dialect::Bedrock => Self::Frames(frames::Parser::default()),
             _ => Self::Events(sse::Parser::default()),
         }
     }
@@ -26,19 +28,28 @@ impl Splitter {
         match self {
             Self::Events(it) => it.push(chunk),
             Self::Lines(it) => it.push(chunk),
+            Self::Frames(it) => it.push(chunk),
         }
     }
 
     /// The next event that is whole.
     ///
     /// # Errors
-    /// It is too long.
+    /// It is too long, or damaged.
     pub fn take(&mut self) -> Result<Option<Frame>, Failure> {
         let taken = match self {
             Self::Events(it) => it.take(),
             Self::Lines(it) => it.take(),
+            Self::Frames(it) => {
+                let corrupt = || broken("the provider's stream is not as it was sent");
+                return match it.take() {
+                    Err(frames::Broken::Corrupt) => Err(corrupt()),
+                    Err(frames::Broken::TooLong) => Err(too_long()),
+                    Ok(frame) => Ok(frame),
+                };
+            }
         };
-        taken.map_err(|TooLong| broken("an event of the provider's stream is too long"))
+        taken.map_err(|TooLong| too_long())
     }
 
     /// What is left when no more comes.
@@ -46,8 +57,13 @@ impl Splitter {
         match self {
             Self::Events(it) => it.finish(),
             Self::Lines(it) => it.finish(),
+            Self::Frames(it) => it.finish(),
         }
     }
+}
+
+fn too_long() -> Failure {
+    broken("an event of the provider's stream is too long")
 }
 
 /// The type of a body that streams.
@@ -55,6 +71,7 @@ impl Splitter {
 pub const fn media_type(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Ollama => "application/x-ndjson",
+        Dialect::Bedrock => "application/vnd.amazon.eventstream",
         _ => "text/event-stream",
     }
 }

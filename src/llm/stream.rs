@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    api::{Api, Dialect, anthropic, gemini, ollama, openai, responses},
+    api::{Api, Dialect, anthropic, bedrock, gemini, ollama, openai, responses},
     chat::Event,
     failure::{Failure, Kind},
     fields::Malformed,
@@ -18,6 +18,7 @@ pub enum Decoder {
     Anthropic(anthropic::stream::Decoder),
     Gemini(gemini::stream::Decoder),
     Ollama(ollama::stream::Decoder),
+    Bedrock(bedrock::stream::Decoder),
 }
 
 impl Decoder {
@@ -30,6 +31,7 @@ impl Decoder {
             Dialect::Anthropic(_) => Self::Anthropic(anthropic::stream::Decoder::default()),
             Dialect::Gemini => Self::Gemini(gemini::stream::Decoder::default()),
             Dialect::Ollama => Self::Ollama(ollama::stream::Decoder::default()),
+            Dialect::Bedrock => Self::Bedrock(bedrock::stream::Decoder::default()),
         }
     }
 
@@ -61,6 +63,7 @@ impl Decoder {
             Self::Anthropic(it) => it.push(value, events),
             Self::Gemini(it) => it.push(value, events),
             Self::Ollama(it) => it.push(value, events),
+            Self::Bedrock(it) => it.push(value, events),
         }
     }
 
@@ -74,6 +77,7 @@ impl Decoder {
             Self::Anthropic(it) => it.is_stopped(),
             Self::Gemini(it) => it.is_stopped(),
             Self::Ollama(it) => it.is_stopped(),
+            Self::Bedrock(it) => it.is_stopped(),
         };
         match is_whole {
             true => Ok(()),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     api::{Api, Dialect, anthropic, gemini, openai, responses},
     chat::{Event, Usage},
+    estimate::Tally,
     failure::Failure,
     outline,
     sse::Frame,
@@ -25,6 +26,7 @@ pub struct Seen {
 pub struct Watch {
     kind: Kind,
     usage: Option<Usage>,
+    said: Tally,
     is_over: bool,
     events: Vec<Event>,
     /// Events so far.
@@ -60,12 +62,18 @@ impl Watch {
     }
 
     const fn of(kind: Kind) -> Self {
-        Self { kind, usage: None, is_over: false, events: Vec::new(), seen: 0 }
+        Self { kind, usage: None, said: Tally::new(), is_over: false, events: Vec::new(), seen: 0 }
     }
 
     #[must_use]
     pub const fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// What the model has said so far.
+    #[must_use]
+    pub const fn said(&self) -> Tally {
+        self.said
     }
 
     /// # Errors
@@ -103,6 +111,7 @@ impl Watch {
                 let mut is_content = is_odd;
                 for event in &self.events {
                     is_content |= event.is_content();
+                    self.said.see(event);
                     match event {
                         Event::Usage(usage) => self.usage = Some(*usage),
                         Event::Stop(_) => self.is_over = true,
@@ -121,6 +130,11 @@ impl Watch {
         self.is_over |= is_end;
         if let Some(usage) = value.pointer("/response/usage").filter(|it| it.is_object()) {
             self.usage = Some(responses::response::usage(usage));
+        }
+        if kind.ends_with(".delta")
+            && let Some(text) = value.get("delta").and_then(Value::as_str)
+        {
+            self.said.add(text);
         }
         let is_begin =
             matches!(kind, "response.created" | "response.in_progress" | "response.queued");

@@ -12,7 +12,8 @@ use crate::{
     },
     flow::{
         answer::Stop,
-        identity::Source,
+        caller::Caller,
+        identity::{Identity, Source},
         rejection::{Code, Rejection},
         reserved,
     },
@@ -106,6 +107,9 @@ impl Authenticate {
     /// # Errors
     /// The refusal, or another answer, to end with.
     pub async fn identify(&self, request: &Parts, context: &mut Context) -> Result<(), Stop> {
+        if let Some(caller) = context.caller.clone() {
+            return self.introduced(&caller, context).map_err(Stop::from);
+        }
         let now = context.now.nanos();
         let presented = Presented {
             request,
@@ -139,6 +143,28 @@ impl Authenticate {
                 Err(failure.stop)
             }
         }
+    }
+
+    /// Takes a caller as it was known on another route: if it is one of the consumers, or was known by
+    /// what this route takes too.
+    fn introduced(&self, caller: &Caller, context: &mut Context) -> Result<(), Rejection> {
+        let by = caller.authenticator.as_deref();
+        let is_ours = self.any.iter().any(|it| Some(&*it.name) == by);
+        let known = caller.identity.as_ref();
+        let Some(identity) = known.filter(|it| is_ours || it.consumer().is_some()) else {
+            context.auth_outcome = AuthOutcome::Missing;
+            let detail = "who calls the tool is nobody that its route knows";
+            return Err(Rejection::new(Code::CredentialRequired).detail(detail));
+        };
+        let credential = identity.credential.clone();
+        // It stands nowhere in this request.
+        context.identity = Some(Identity { credential, source: Source::Connection });
+        context.authenticator = caller.authenticator.clone();
+        context.auth_outcome = AuthOutcome::Accepted;
+        if is_ours {
+            context.to_upstream.extend(caller.to_upstream.iter().cloned());
+        }
+        Ok(())
     }
 
     /// Holds back the end of a body that a signature covers until it is the one that was signed.

@@ -6,12 +6,13 @@ use http::{HeaderName, HeaderValue, request::Parts};
 use super::{
     Answering,
     content::Incoming,
+    quota::Quoted,
     report::{Mode, Reported},
     transform::Prepared,
 };
 use crate::{
     auth::{self, signature::content_digest},
-    flow::{certificate::ClientCertificate, clock::Now, identity::Identity},
+    flow::{caller::Caller, certificate::ClientCertificate, clock::Now, identity::Identity},
     limit,
     telemetry::AuthOutcome,
     value::template::Values,
@@ -34,6 +35,8 @@ pub struct Context {
     pub purpose: auth::Purpose,
     /// What the client proved in the TLS handshake.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Who it is known to be for already: a request that the gateway makes of itself.
+    pub caller: Option<Arc<Caller>>,
     pub identity: Option<Identity>,
     /// The authenticator that knew the caller, or the one that refused.
     pub authenticator: Option<Arc<str>>,
@@ -56,6 +59,8 @@ pub struct Context {
     pub answering: Answering,
     pub incoming: Option<Box<Incoming>>,
     pub limits: limit::States,
+    /// What the quotas of the plan said.
+    pub quota: Option<Box<Quoted>>,
     /// Held until the request ends.
     pub entered: Vec<limit::concurrency::Guard>,
     /// Headers that authentication sets on the request to the upstream.
@@ -83,6 +88,7 @@ impl Context {
             has_body: false,
             purpose: auth::Purpose::default(),
             certificate: None,
+            caller: None,
             identity: None,
             authenticator: None,
             auth_outcome: AuthOutcome::Missing,
@@ -96,6 +102,7 @@ impl Context {
             answering: Answering::default(),
             incoming: None,
             limits: limit::States::default(),
+            quota: None,
             entered: Vec::new(),
             to_upstream: Vec::new(),
             to_client: Vec::new(),

@@ -14,6 +14,7 @@ pub mod content;
 pub mod context;
 pub mod cors;
 pub mod ip;
+pub mod quota;
 pub mod rate_limit;
 pub mod report;
 pub mod transform;
@@ -25,7 +26,7 @@ pub use self::context::Context;
 use self::{
     answer::Answer, authenticate::Authenticate, authorize::Authorize, body_limit::BodyLimit,
     compress::Compress, concurrency::Concurrency, content::Content, cors::Cors, ip::Ip,
-    rate_limit::RateLimit, transform::Transform,
+    quota::Quota, rate_limit::RateLimit, transform::Transform,
 };
 use crate::flow::{answer::Stop, rejection::Rejection};
 
@@ -40,6 +41,7 @@ pub enum Policy {
     Authorize(Box<Authorize>),
     RateLimit(RateLimit),
     Concurrency(Concurrency),
+    Quota(Quota),
     Transform(Box<Transform>),
     Compress(Compress),
     /// Boxed, both: they are much larger than the others and most routes have none.
@@ -68,6 +70,7 @@ impl Policy {
             Self::Authorize(it) => it.request_filter(request, context)?,
             Self::RateLimit(it) => it.request_filter(request, context)?,
             Self::Concurrency(it) => it.request_filter(request, context)?,
+            Self::Quota(it) => it.request_filter(context)?,
             Self::Transform(it) => it.request_filter(request, context)?,
             Self::Compress(it) => it.request_filter(request, context),
             Self::Answer(it) => it.request_filter(request, context),
@@ -89,6 +92,7 @@ impl Policy {
             | Self::Authorize(_)
             | Self::RateLimit(_)
             | Self::Concurrency(_)
+            | Self::Quota(_)
             | Self::Compress(_) => {}
         }
     }
@@ -118,6 +122,7 @@ impl Policy {
             | Self::Authorize(_)
             | Self::RateLimit(_)
             | Self::Concurrency(_)
+            | Self::Quota(_)
             | Self::Transform(_)
             | Self::Compress(_)
             | Self::Answer(_) => Ok(()),
@@ -136,6 +141,7 @@ impl Policy {
             Self::Transform(it) => it.response_filter(response, request, context),
             Self::Authenticate(_) => Authenticate::response_filter(response, context),
             Self::RateLimit(it) => it.response_filter(response, context),
+            Self::Quota(_) => Quota::response_filter(response, context),
             Self::Ip(_)
             | Self::BodyLimit(_)
             | Self::Authorize(_)
@@ -165,6 +171,7 @@ impl Policy {
             | Self::Authorize(_)
             | Self::RateLimit(_)
             | Self::Concurrency(_)
+            | Self::Quota(_)
             | Self::Cors(_)
             | Self::Transform(_)
             | Self::Content(_) => {}
@@ -191,6 +198,7 @@ impl Policy {
             | Self::Authorize(_)
             | Self::RateLimit(_)
             | Self::Concurrency(_)
+            | Self::Quota(_)
             | Self::Cors(_)
             | Self::Transform(_)
             | Self::Content(_) => Ok(()),

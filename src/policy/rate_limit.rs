@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use http::{HeaderName, HeaderValue, request::Parts, response};
 use smallvec::SmallVec;
 
-use super::{Context, report::Mode};
+use super::{Context, quota::is_list, report::Mode};
 use crate::{
     flow::rejection::{Code, Rejection},
     limit::{self, Charge, Key, LimitId, Rate, headers},
@@ -125,8 +125,12 @@ impl RateLimit {
             return;
         }
         let windows = self.windows(context);
-        headers::write(&[&windows.policies], &context.limits, &mut |name, value| {
-            response.headers.insert(name, value);
+        // Those of quotas are there already: lists go on, and who refuses is told of alone.
+        let quoted = context.quota.as_deref();
+        headers::write(&[&windows.policies], &context.limits, &mut |name, value| match quoted {
+            Some(_) if is_list(name) => drop(response.headers.append(name, value)),
+            Some(quoted) if quoted.is_refused() => {}
+            _ => drop(response.headers.insert(name, value)),
         });
     }
 }

@@ -70,7 +70,11 @@ pub const fn is_due(policy: &Policy, context: &Context) -> bool {
     context.reported.is_none()
         || !matches!(
             policy,
-            Policy::Ip(_) | Policy::Authorize(_) | Policy::RateLimit(_) | Policy::Concurrency(_)
+            Policy::Ip(_)
+                | Policy::Authorize(_)
+                | Policy::RateLimit(_)
+                | Policy::Concurrency(_)
+                | Policy::Quota(_)
         )
 }
 

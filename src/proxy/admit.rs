@@ -6,6 +6,7 @@ use http::{HeaderValue, Method, header};
 use pingora::{Result, http::RequestHeader, proxy::Session};
 
 use super::{
+    errand::Errand,
     exchange::Exchange,
     grpc_web, head,
     reply::{Answer, X_REQUEST_ID},
@@ -22,6 +23,7 @@ use crate::{
         Gateway,
         llm::Llm,
         matcher::{Outcome, Request},
+        mcp::Hub,
         route::{Action, Redirect, Respond, Route},
     },
     policy::{self, Context, Policy, cors},
@@ -34,20 +36,22 @@ pub enum Admitted {
     Answer(Answer),
     /// Models answer it.
     Ask(Arc<Llm>),
+    /// Servers of tools do.
+    Tools(Arc<Hub>),
 }
 
 /// # Errors
 /// The refusal, or another answer, to end with.
 pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Stop> {
+    introduce(session, exchange);
     let gateway = exchange.gateway.clone();
-    exchange.context.request_id = Some(request_id(session.req_header().headers.get(&X_REQUEST_ID)));
-    exchange.context.client = super::client_of(session, &gateway);
     trace::begin(session, exchange);
     bound(session, &gateway)?;
-    exchange.context.scheme = super::external_scheme(session, &gateway);
     exchange.context.has_body = has_body(session);
     exchange.context.host = canonical_host(session.req_header())?;
-    exchange.context.certificate = certificate(session, exchange)?;
+    if exchange.errand.is_none() {
+        exchange.context.certificate = certificate(session, exchange)?;
+    }
     let encoded = canonicalise(session.req_header_mut(), &gateway, &mut exchange.context)?;
     if let Some(answer) = proof(session.req_header(), &gateway) {
         return Ok(Admitted::Answer(answer));
@@ -56,6 +60,7 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     let asked = preflight(&question, &gateway);
     let question = asking(question, asked.as_ref());
     let route = encoded.check(find(&question, &gateway))?.clone();
+    is_meant(exchange, &route)?;
     exchange.route = Some(route.clone());
     let request = session.req_header();
     exchange.grpc_web = grpc_web::Transcoder::of(&route, request);
@@ -77,6 +82,35 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Adm
     }
     session.ignore_downstream_range |= exchange.context.wants_whole;
     Ok(act(session, exchange, &route)?)
+}
+
+/// Says who the client is and how it came.
+fn introduce(session: &Session, exchange: &mut Exchange) {
+    let given = session.req_header().headers.get(&X_REQUEST_ID);
+    exchange.context.request_id = Some(request_id(given));
+    let Some(errand) = Errand::of(session).cloned() else {
+        exchange.context.client = super::client_of(session, &exchange.gateway);
+        exchange.context.scheme = super::external_scheme(session, &exchange.gateway);
+        return;
+    };
+    exchange.gateway = errand.gateway.clone();
+    exchange.context.client = errand.client;
+    exchange.context.scheme = errand.scheme;
+    exchange.context.certificate = errand.caller.certificate.clone();
+    exchange.context.caller = Some(errand.caller.clone());
+    exchange.errand = Some(errand);
+}
+
+/// Of a request that the gateway makes of itself: whether `route` is the one that it is for. Another one
+/// guards another part of the API, and may ask for more.
+fn is_meant(exchange: &Exchange, route: &Route) -> Result<(), Rejection> {
+    match &exchange.errand {
+        Some(errand) if errand.target != route.id => {
+            let cause = format!("route `{}` would answer, and not `{}`", route.id, errand.target);
+            Err(Rejection::new(Code::RouteUnknown).cause(cause))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What an authority looks for that is to sign a certificate of ours, whatever the routes are.
@@ -296,6 +330,7 @@ fn act(session: &Session, exchange: &mut Exchange, route: &Route) -> Result<Admi
             return Ok(Admitted::Answer(answer));
         }
         Action::Llm(models) => return Ok(Admitted::Ask(models.clone())),
+        Action::Mcp(hub) => return Ok(Admitted::Tools(hub.clone())),
     }
     Ok(Admitted::Forward)
 }

@@ -77,9 +77,13 @@ pub(super) async fn go_on(session: &mut Session, exchange: &mut Exchange) -> Res
     Ok(())
 }
 
-/// Pingora bounds a read of HTTP/1 alone.
+/// Pingora bounds a read of HTTP/1 alone, and none bounds all of them: one that drips has as long as its
+/// upstream would have for all.
 pub(super) async fn next(session: &mut Session, exchange: &Exchange) -> Result<Option<Bytes>> {
+    let total = exchange.upstream.as_ref().map(|it| it.spec().timeouts.total);
+    let left = total.map(|it| it.saturating_sub(exchange.started.elapsed()));
     let bound = exchange.gateway.edge.body_timeout;
+    let bound = left.map_or(bound, |left| left.min(bound));
     match tokio::time::timeout(bound, session.read_request_body()).await {
         Ok(read) => read.map_err(Error::into_down),
         Err(_) => Err(Error::new_down(ErrorType::ReadTimedout)),

@@ -7,7 +7,10 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{caching::Caching, grpc_web::Transcoder, llm::Meter, mirror::Copying, trace::Trace};
+use super::{
+    caching::Caching, errand::Errand, grpc_web::Transcoder, llm::Meter, mcp, mirror::Copying,
+    trace::Trace,
+};
 use crate::{
     flow::clock::Now,
     flow::rejection::{Code, Rejection},
@@ -23,6 +26,8 @@ pub struct Exchange {
     /// Set once the client's address is known, that is, from `request_filter` on.
     pub context: Context,
     pub route: Option<Arc<Route>>,
+    /// Of a request that the gateway makes of itself.
+    pub errand: Option<Arc<Errand>>,
     pub upstream: Option<Arc<Upstream>>,
     pub forwarding: Forwarding,
     /// Set on a route with a cache, whether or not this request may use it.
@@ -33,6 +38,8 @@ pub struct Exchange {
     pub grpc_web: Option<Box<Transcoder>>,
     /// Of a request that a model answers.
     pub llm: Option<Box<Meter>>,
+    /// Of a request to a server of tools.
+    pub mcp: Option<Box<mcp::Meter>>,
     /// Set where traces are made.
     pub trace: Option<Trace>,
     /// Why the body may not pass, until that is said.
@@ -84,12 +91,14 @@ impl Exchange {
             started,
             context: Context::new(Now::at(started), super::UNIX_PEER),
             route: None,
+            errand: None,
             upstream: None,
             forwarding: Forwarding::default(),
             caching: None,
             copying: Copying::default(),
             grpc_web: None,
             llm: None,
+            mcp: None,
             trace: None,
             refusal: None,
             refused: None,

@@ -1,5 +1,7 @@
 //! The walk of a request without a request: which route wins and why the others lost, who is calling,
 //! what would be charged, where it would go. Charges nothing and sends nothing.
+mod limits;
+
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, header, request::Parts, response};
@@ -7,7 +9,7 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward, grpc_web, llm, record, tls, trace};
+use super::{admit, caching, client_addr, forward, grpc_web, llm, mcp, record, tls, trace};
 use crate::{
     auth::Purpose,
     cache,
@@ -26,10 +28,8 @@ use crate::{
         route::{Action, Mirror, Route},
         tls::pem,
     },
-    limit,
     policy::{
         Context, Policy,
-        rate_limit::RateLimit,
         report::{self, Reported},
     },
     value::size,
@@ -273,7 +273,7 @@ async fn consider(
     said: &mut Said,
 ) -> Result<(), Stop> {
     match policy {
-        Policy::RateLimit(limit) => would_limit(limit, header, context, said),
+        Policy::RateLimit(limit) => limits::rate(limit, header, context, said),
         Policy::Authenticate(authenticate) => {
             let verdict = authenticate.identify(header, context).await;
             said.insert("authenticator".to_owned(), json!(context.authenticator.as_deref()));
@@ -293,6 +293,7 @@ async fn consider(
         Policy::Cors(_) => preflight(policy, header, context, said).await,
         Policy::BodyLimit(_) | Policy::Transform(_) => policy.request_filter(header, context).await,
         Policy::Concurrency(_) => Ok(()),
+        Policy::Quota(quota) => limits::quota(quota, context, said),
         Policy::Answer(answer) => {
             let filled = answer.edits.fill(&context.values(header));
             said.insert("response_json".to_owned(), answer.edits.shown(&filled));
@@ -317,23 +318,6 @@ async fn consider(
             Ok(())
         }
     }
-}
-
-fn would_limit(
-    limit: &RateLimit,
-    header: &Parts,
-    context: &Context,
-    said: &mut Said,
-) -> Result<(), Stop> {
-    let windows = limit.windows(context);
-    let charges = windows.charges(header, context);
-    let mut states = limit::States::default();
-    let is_allowed = limit.table.peek(&charges, context.now.nanos(), &mut states);
-    let shown = windows.windows.iter().zip(states.as_slice()).map(|(window, state)| {
-        json!({"limit": &*window.label, "requests": state.limit, "remaining": state.remaining})
-    });
-    said.insert("limits".to_owned(), shown.collect());
-    if is_allowed { Ok(()) } else { Err(Rejection::new(Code::RateLimited).into()) }
 }
 
 /// What a browser is told that asks before it sends the request itself.
@@ -424,6 +408,12 @@ fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
         Action::Llm(models) => {
             said.insert("outcome".to_owned(), json!("forwarded"));
             llm::explain(models, said);
+            return;
+        }
+        Action::Mcp(hub) => {
+            said.insert("outcome".to_owned(), json!("forwarded"));
+            let identity = context.identity.as_ref();
+            said.insert("tools".to_owned(), mcp::explain::seen(hub, identity));
             return;
         }
     };

@@ -9,6 +9,7 @@ mod cause;
 pub mod chunked;
 pub mod client_addr;
 pub mod connection;
+pub mod errand;
 pub mod exchange;
 pub mod explain;
 pub mod forward;
@@ -16,6 +17,7 @@ pub mod grpc_web;
 pub mod guarded;
 pub mod head;
 pub mod llm;
+pub mod mcp;
 pub mod mirror;
 pub mod outgoing;
 pub mod phases;
@@ -41,6 +43,12 @@ pub const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 fn peer_of(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(SocketAddr::as_inet);
     address.map_or(UNIX_PEER, |it| it.ip().to_canonical())
+}
+
+/// The port that a request was accepted on.
+fn port_of(session: &Session) -> u16 {
+    let local = session.server_addr().and_then(SocketAddr::as_inet);
+    local.map_or(0, std::net::SocketAddr::port)
 }
 
 /// The client, as the trusted proxies make it out.
@@ -72,16 +80,15 @@ pub(crate) const fn limits(edge: &Edge) -> head::Limits {
 impl Exchange {
     pub(crate) fn is_peer_trusted(&self, session: &Session) -> bool {
         let trusted = &self.gateway.trusted_proxies;
-        !trusted.is_empty() && trusted.contains(peer_of(session))
+        !trusted.is_empty() && self.errand.is_none() && trusted.contains(peer_of(session))
     }
 
     fn origin(&self, session: &Session, is_trusted: bool) -> forward::Origin<'_> {
-        let local = session.server_addr().and_then(SocketAddr::as_inet);
         forward::Origin {
             peer: peer_of(session),
             is_trusted,
-            is_tls: is_tls(session),
-            port: local.map_or(0, std::net::SocketAddr::port),
+            is_tls: self.errand.as_ref().map_or_else(|| is_tls(session), |it| it.scheme == "https"),
+            port: port_of(session),
             request_id: self.context.request_id.as_ref(),
         }
     }

@@ -19,16 +19,17 @@ use pingora::{
 };
 
 use super::{
-    admit, attempt, body, caching,
+    admit, attempt, body, caching, errand,
     exchange::Exchange,
-    forward, grpc_web, llm,
+    forward, grpc_web, llm, mcp,
     mirror::{self, Mirrors},
     outgoing, record, reply, trace,
 };
 use crate::{
     cache::Store,
     gateway::Gateway,
-    telemetry::{AccessLog, Metrics, tracing::Queue},
+    store::ledger,
+    telemetry::{AccessLog, Metrics, tracing},
 };
 
 /// The proxy: the live snapshot, and where what happened is written.
@@ -37,13 +38,19 @@ pub struct Proxy {
     pub live: Arc<ArcSwap<Gateway>>,
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
-    pub traces: Arc<Queue>,
+    pub traces: Arc<tracing::Queue>,
     pub cache: &'static Store,
     pub mirrors: Arc<Mirrors>,
     /// The process is leaving.
     pub is_draining: Arc<AtomicBool>,
     /// To the providers of models: those requests are ours, not forwarded ones.
     pub connector: Arc<Connector>,
+    /// To the store: what calls of models used.
+    pub calls: Arc<ledger::Queue>,
+    /// For requests that the gateway makes of itself.
+    pub own: errand::Own,
+    /// Between the requests of clients of tools.
+    pub mcp: Arc<mcp::State>,
 }
 
 #[async_trait]
@@ -78,6 +85,11 @@ impl ProxyHttp for Proxy {
                 // Boxed, here and below: a future is as large as the largest that it waits for, and
                 // Pingora allocates this one for every request there is.
                 Box::pin(llm::serve(self, session, exchange, &models)).await?;
+                Ok(true)
+            }
+            Ok(admit::Admitted::Tools(hub)) => {
+                // Large, and of no concern to requests of other routes.
+                Box::pin(mcp::serve(self, session, exchange, &hub)).await?;
                 Ok(true)
             }
             Err(stop) => {

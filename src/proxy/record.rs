@@ -7,16 +7,21 @@ use std::{
 use http::{HeaderValue, header, request::Parts};
 use pingora::{Error, proxy::Session};
 
-use super::{caching, exchange::Exchange, head::Refusal, mirror, phases::Proxy, tls::Peer, trace};
+use super::{
+    caching, exchange::Exchange, head::Refusal, llm, mirror, phases::Proxy, tls::Peer, trace,
+};
 use crate::{
     auth::decode_query,
     flow::rejection::Code,
     gateway::Gateway,
+    store::ledger::Call,
     telemetry::{HandshakeOutcome, Record},
 };
 
 /// The status in the log for a client that left before it was answered, as nginx has it.
 const CLIENT_GONE: u16 = 499;
+/// Of a request's id in the ledger.
+const LONGEST_ID: usize = 128;
 
 pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
     mirror::end(exchange);
@@ -32,6 +37,20 @@ pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange:
     let status = sent.unwrap_or(if error.is_some() { CLIENT_GONE } else { 0 });
     let upstream_duration = exchange.forwarding.started.map(|it| now.saturating_duration_since(it));
     count(proxy, session, exchange, status, duration, upstream_duration);
+    if let Some(meter) = &mut exchange.llm {
+        meter.settle();
+    }
+    if proxy.calls.is_on()
+        && let Some(meter) = &exchange.llm
+    {
+        let asked = (&**meter, exchange.forwarding.attempts);
+        let asides = meter.aside.as_ref().map(|it| (&**it, 1));
+        for asked in
+            [Some(asked).filter(|(_, attempts)| *attempts > 0), asides].into_iter().flatten()
+        {
+            note_call(proxy, exchange, asked, status, duration);
+        }
+    }
     // A connection that is kept costs the endpoint nothing; the count of requests in flight ends here.
     if proxy.access_log.is_on() {
         write(proxy, session, exchange, status, duration, upstream_duration);
@@ -68,6 +87,8 @@ fn count(
         meter.count(metrics.unwrap_or(&gateway.nobody));
     }
     if let Some(authenticator) = &exchange.context.authenticator
+        // Of an errand it was counted where the caller was known.
+        && exchange.errand.is_none()
         && let Some(metrics) = gateway.authenticators.get(authenticator)
     {
         metrics.record(exchange.context.auth_outcome);
@@ -86,6 +107,31 @@ fn count(
             metrics.retried();
         }
     }
+}
+
+/// A row of the ledger for what went to a provider.
+fn note_call(
+    proxy: &Proxy,
+    exchange: &Exchange,
+    (meter, attempts): (&llm::Meter, u32),
+    status: u16,
+    duration: Duration,
+) {
+    let context = &exchange.context;
+    let identity = context.identity.as_ref();
+    let id = context.request_id.as_ref().and_then(|it| it.to_str().ok());
+    let consumer = identity.and_then(|it| it.consumer()).map(|it| it.name.as_str());
+    proxy.calls.push(Call {
+        time: llm::millis(context.now.unix),
+        request_id: id.unwrap_or_default().chars().take(LONGEST_ID).collect(),
+        consumer: consumer.unwrap_or_default().into(),
+        credential: identity.map_or("", |it| it.credential.id.as_str()).into(),
+        route: exchange.route.as_ref().map(|it| it.id.clone()).unwrap_or_default(),
+        status: status.into(),
+        attempts: attempts.into(),
+        duration_ms: llm::millis(duration),
+        ..meter.call()
+    });
 }
 
 fn write(
@@ -120,6 +166,7 @@ fn write(
         code: exchange.refused.map(Code::word),
         would_refuse: context.reported.as_ref().map(|it| it.code.word()),
         route: exchange.route.as_ref().map(|it| &*it.id),
+        parent: exchange.errand.as_ref().map(|it| &*it.parent),
         consumer: identity
             .and_then(|it| it.consumer())
             .map(|it| it.name.as_str())
@@ -134,6 +181,7 @@ fn write(
         upstream_duration,
         retries: forwarding.attempts.saturating_sub(1),
         llm: exchange.llm.as_ref().map(|it| it.told()),
+        mcp: exchange.mcp.as_ref().map(|it| it.told()),
         user_agent: text(header::USER_AGENT),
         referer: referer.as_deref().map(str::as_bytes),
         cause: exchange.cause.as_deref().or_else(|| context.reported.as_ref()?.cause.as_deref()),
@@ -235,6 +283,7 @@ fn unborn<'a>(client: std::net::IpAddr, protocol: &'a str, revision: &'a str) ->
         code: None,
         would_refuse: None,
         route: None,
+        parent: None,
         consumer: None,
         credential: None,
         authenticator: None,
@@ -246,6 +295,7 @@ fn unborn<'a>(client: std::net::IpAddr, protocol: &'a str, revision: &'a str) ->
         upstream_duration: None,
         retries: 0,
         llm: None,
+        mcp: None,
         user_agent: None,
         referer: None,
         cause: None,

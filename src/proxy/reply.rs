@@ -8,7 +8,7 @@ use http::{
 use pingora::{Result, http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
 use serde::Serialize;
 
-use super::{body, caching, exchange::Exchange, llm};
+use super::{body, caching, exchange::Exchange, llm, mcp};
 use crate::{
     content,
     flow::{
@@ -124,8 +124,13 @@ pub async fn refuse(
     }
     let request_id = exchange.context.request_id.clone();
     let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
+    let mut rejection = rejection;
+    if let Some(hub) = mcp::hub(exchange) {
+        mcp::challenge(hub, &mut rejection.headers);
+    }
     let (kind, body) = match llm::api(session, exchange) {
         Some(api) => (JSON, vendors(&rejection, api, request_id)),
+        None if mcp::hub(exchange).is_some() => (JSON, mcp::refused(&rejection, request_id).into()),
         None => (PROBLEM, problem(&rejection, request_id)),
     };
     exchange.cause = rejection.cause;

@@ -7,7 +7,7 @@ use super::{Running, base_dir, compiled};
 use crate::{
     config,
     gateway::{Gateway, Shared},
-    reload::follow::merge,
+    reload::{follow::merge, usage::learn},
     store::{Config, Error, OnOutage, Rows, Store},
 };
 
@@ -71,9 +71,11 @@ async fn open(config: &Config, shared: &Shared) -> Result<(Store, Rows), Failure
         log::warn!("store: {warning}");
     }
     let store = Store::new(config.clone()).map_err(failed)?;
+    shared.calls.turn_on();
     let read = async {
         let rows = store.load(&Rows::default()).await?;
         merge(&shared.last_uses, store.new_uses().await?);
+        learn(shared, &store).await?;
         Ok(rows)
     };
     match read.await {

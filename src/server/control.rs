@@ -10,7 +10,7 @@ use crate::{
     auth::jwks::{self, KeySet},
     cache::storage::{self, disk::Phase},
     flow::clock::Now,
-    gateway::Gateway,
+    gateway::{Gateway, Shared},
     policy::report::Mode,
     proxy::{caching, explain},
     reload::Reloader,
@@ -108,7 +108,14 @@ fn store(reloader: &Reloader) -> Option<Value> {
         "consumers": running.rows.consumers.len(),
         "left_out": running.explain(&gateway.left_out),
         "last_sync": last_sync,
+        "ledger": ledger(reloader.shared()),
     }))
+}
+
+/// What models used, on its way to the store.
+fn ledger(shared: &Shared) -> Value {
+    let (written, dropped) = shared.calls.counts();
+    json!({"queued": shared.calls.len(), "written": written, "dropped": dropped})
 }
 
 fn cache_reading(cache: storage::Statistics) -> CacheReading {
@@ -268,6 +275,7 @@ impl Control for Controls {
             file: running.loaded,
             rows: running.rows,
             last_uses: reloader.shared().last_uses.clone(),
+            quotas: reloader.shared().quotas.clone(),
             store: reloader.store().cloned(),
         }
     }
@@ -325,7 +333,9 @@ impl Control for Controls {
         if let Some(store) = process.reloader.store() {
             let is_up = store.health().state == State::Up;
             let left_out = gateway.left_out.len() as u64;
-            shared.metrics.set_store(StoreReading { is_up, left_out });
+            let calls = shared.calls.counts();
+            let queued = shared.calls.len() as u64;
+            shared.metrics.set_store(StoreReading { is_up, left_out, calls, queued });
         }
         shared.metrics.set_cache(cache_reading(shared.cache.statistics()));
         let text = shared.metrics.render();

@@ -1,5 +1,5 @@
-//! Consumers and their keys that are made at run time, when each credential was last used, and the
-//! audit: in SQLite beside the process or in PostgreSQL for several nodes. One query layer: the same
+//! Consumers and their keys that are made at run time, when each credential was last used, what calls of
+//! models used, and the audit: in SQLite beside the process or in PostgreSQL for several nodes. One query layer: the same
 //! SQL text runs on both. It knows rows and changes, not what they mean to a gateway, and nothing on
 //! the request path waits for it.
 pub mod audit;
@@ -7,8 +7,10 @@ mod change;
 mod config;
 mod error;
 mod health;
+pub mod ledger;
 mod read;
 mod record;
+pub mod report;
 mod schema;
 mod uses;
 mod watch;
@@ -62,6 +64,8 @@ pub struct Store {
     refusals: Mutex<audit::Refusals>,
     /// The number of the last use that was read.
     uses_read: AtomicI64,
+    /// The same of what quotas have counted.
+    counts_read: AtomicI64,
 }
 
 impl Store {
@@ -91,6 +95,7 @@ impl Store {
             health: health::Cell::default(),
             refusals: Mutex::default(),
             uses_read: AtomicI64::new(-1),
+            counts_read: AtomicI64::new(-1),
         })
     }
 

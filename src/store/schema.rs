@@ -4,7 +4,7 @@
 use super::{Error, Store, error::failed};
 
 /// What leads from schema n to n + 1. Never change one that was released: add another.
-const MIGRATIONS: &[&[&str]] = &[FIRST, USES_IN_ORDER];
+const MIGRATIONS: &[&[&str]] = &[FIRST, USES_IN_ORDER, USAGE];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE tollgate_consumers (
@@ -59,6 +59,64 @@ const USES_IN_ORDER: &[&str] = &[
     "ALTER TABLE tollgate_uses ADD COLUMN written BIGINT NOT NULL DEFAULT 0",
     "CREATE INDEX tollgate_uses_written ON tollgate_uses (written)",
     "INSERT INTO tollgate_meta (name, value) VALUES ('uses', 0)",
+];
+
+/// What calls of models used. Money is in millionths of a millionth of a dollar, days are counted from
+/// the epoch.
+const USAGE: &[&str] = &[
+    "CREATE TABLE tollgate_calls (
+        id BIGINT PRIMARY KEY,
+        time BIGINT NOT NULL,
+        request_id TEXT NOT NULL,
+        consumer TEXT NOT NULL,
+        credential TEXT NOT NULL,
+        route TEXT NOT NULL,
+        model TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        target TEXT NOT NULL,
+        status BIGINT NOT NULL,
+        attempts BIGINT NOT NULL,
+        input BIGINT NOT NULL,
+        cached BIGINT NOT NULL,
+        output BIGINT NOT NULL,
+        reasoning BIGINT NOT NULL,
+        cost BIGINT,
+        estimated BIGINT NOT NULL,
+        first_token_ms BIGINT,
+        duration_ms BIGINT NOT NULL)",
+    "CREATE INDEX tollgate_calls_time ON tollgate_calls (time)",
+    "CREATE INDEX tollgate_calls_consumer ON tollgate_calls (consumer, id)",
+    "CREATE TABLE tollgate_usage (
+        day BIGINT NOT NULL,
+        consumer TEXT NOT NULL,
+        model TEXT NOT NULL,
+        calls BIGINT NOT NULL,
+        failed BIGINT NOT NULL,
+        estimated BIGINT NOT NULL,
+        input BIGINT NOT NULL,
+        cached BIGINT NOT NULL,
+        output BIGINT NOT NULL,
+        reasoning BIGINT NOT NULL,
+        cost BIGINT NOT NULL,
+        PRIMARY KEY (day, consumer, model))",
+    // What consumers have used of their quotas, by all nodes.
+    "CREATE TABLE tollgate_quotas (
+        consumer TEXT NOT NULL,
+        unit TEXT NOT NULL,
+        period TEXT NOT NULL,
+        start BIGINT NOT NULL,
+        ends BIGINT NOT NULL,
+        used BIGINT NOT NULL,
+        written BIGINT NOT NULL,
+        PRIMARY KEY (consumer, unit, period, start))",
+    "CREATE INDEX tollgate_quotas_written ON tollgate_quotas (written)",
+    "CREATE INDEX tollgate_quotas_ends ON tollgate_quotas (ends)",
+    // The last batch of each process: one whose outcome was not heard of is written again.
+    "CREATE TABLE tollgate_batches (
+        node TEXT PRIMARY KEY,
+        number BIGINT NOT NULL,
+        time BIGINT NOT NULL)",
+    "INSERT INTO tollgate_meta (name, value) VALUES ('calls', 0)",
 ];
 
 const VERSION: &str = "SELECT value FROM tollgate_meta WHERE name = 'schema'";

@@ -9,9 +9,9 @@ pub use self::{
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyMetrics, BodyOutcome,
         CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome, GuardMetrics, GuardOutcome,
-        HandshakeOutcome, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome, Metrics,
-        MirrorMetrics, MirrorOutcome, ModelMetrics, QuestionMetrics, QuestionOutcome,
-        RecallMetrics, RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
-        Tokens, UpstreamMetrics,
+        HandshakeOutcome, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome, McpMetrics,
+        McpOutcome, Metrics, MirrorMetrics, MirrorOutcome, ModelMetrics, QuestionMetrics,
+        QuestionOutcome, RecallMetrics, RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics,
+        TokenMetrics, Tokens, UpstreamMetrics,
     },
 };

@@ -14,7 +14,7 @@ const Anthropic = load('@anthropic-ai/sdk').default
 const version = (name) => JSON.parse(readFileSync(join('node_modules', name, 'package.json'))).version
 
 const TEXT = 'Hello, wörld \u{1f600}!'
-const VENDORS = ['openai', 'azure', 'mistral', 'anthropic', 'gemini', 'ollama']
+const VENDORS = ['openai', 'azure', 'mistral', 'anthropic', 'gemini', 'ollama', 'bedrock']
 const SCHEMA = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] }
 const ARGUMENTS = { city: 'Zürich' }
 const hello = [{ role: 'user', content: 'hello' }]

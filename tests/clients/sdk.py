@@ -10,7 +10,7 @@ from importlib import metadata
 
 BASE, KEY, ONLY = sys.argv[1], sys.argv[2], sys.argv[3:]
 TEXT = "Hello, wörld \U0001f600!"
-VENDORS = ["openai", "azure", "mistral", "anthropic", "gemini", "ollama"]
+VENDORS = ["openai", "azure", "mistral", "anthropic", "gemini", "ollama", "bedrock"]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 ARGUMENTS = {"city": "Zürich"}
 
@@ -35,7 +35,7 @@ def cached(vendor):
 
 
 def thought(vendor):
-    return 0 if vendor == "ollama" else 2
+    return 0 if vendor in ("ollama", "bedrock") else 2
 
 
 def refused(ask, kind, status):

@@ -43,6 +43,8 @@ mod json_bodies;
 mod jwt;
 mod limits;
 mod llm;
+mod mcp;
+mod mcp_rest;
 mod metadata;
 mod mirror;
 mod mtls;

@@ -16,6 +16,7 @@ listeners:
   - {name: local, address: 'unix:$DIR/http.sock', mode: '0600', $MORE}
 upstreams: {up: {endpoints: [{url: $UP}]}}
 routes:
+  - {id: health, match: {paths: [/healthz]}, public: true, respond: {status: 200, body: ok}}
   - {id: all, match: {paths: [/*]}, public: true, upstream: up}
 ";
 
@@ -64,8 +65,12 @@ fn requests_pass_over_sockets_in_both_directions() {
         "trusted, and without an own one"
     );
     assert_eq!(seen.header("x-forwarded-port"), Some(&*before.address.port().to_string()));
-    let mut log = behind.access_log(2);
-    log.retain(|line| line["path"] == "/a");
+    let mut log = Vec::new();
+    wait_until("both requests are in the log", || {
+        log = behind.access_log(2);
+        log.retain(|line| line["path"] == "/a");
+        log.len() == 2
+    });
     assert!(log.iter().all(|line| line["client_ip"] == "127.0.0.1"), "{log:?}");
     let status = before.status();
     let endpoint = &status["upstreams"]["local"][0];

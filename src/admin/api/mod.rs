@@ -1,4 +1,4 @@
-//! Consumers, their keys and the audit under `/api/`. Those of the file are there to be read; those
+//! Consumers, their keys, the audit and what models used, under `/api/`. Those of the file are there to be read; those
 //! of the store can be changed, by whoever has seen their version. Reading is from memory, so it says
 //! what runs and goes on without the store; a change is answered once it is in force.
 mod audit;
@@ -7,12 +7,13 @@ mod consumers;
 mod keys;
 mod precondition;
 mod query;
+mod usage;
 
 pub use self::keys::counts;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, request::Parts};
+use http::{HeaderMap, HeaderName, Method, request::Parts};
 use pingora::protocols::http::ServerSession;
 
 use super::{
@@ -23,6 +24,7 @@ use crate::{
     auth::decode_query,
     config::Loaded,
     gateway::{Gateway, compile::LeftOut},
+    limit::quota::Accounts,
     shared::last_uses::Registry,
     store::{Error, Origin, Refusal, Rows, Store, audit::Action},
 };
@@ -34,6 +36,7 @@ pub struct Identities {
     pub file: Arc<Loaded>,
     pub rows: Arc<Rows>,
     pub last_uses: Arc<Registry>,
+    pub quotas: Arc<Accounts>,
     pub store: Option<Arc<Store>>,
 }
 
@@ -49,6 +52,14 @@ impl Identities {
 
     fn is_known(&self, consumer: &str) -> bool {
         self.rows.consumers.contains_key(consumer) || self.is_of_file(consumer)
+    }
+
+    fn plan(&self, consumer: &str) -> Option<String> {
+        if let Some(stored) = self.rows.consumers.get(consumer) {
+            return stored.plan.clone();
+        }
+        let of_file = self.file.config.consumers.as_ref()?.get(consumer)?;
+        of_file.plan.as_ref().map(|it| it.0.clone())
     }
 
     /// The store, for a change of `consumer`.
@@ -82,6 +93,12 @@ pub enum Resource {
     /// Of all.
     AllKeys,
     Audit,
+    /// What models used, summed up.
+    Usage,
+    /// Call by call.
+    Calls,
+    /// What a consumer has left.
+    Quotas,
 }
 
 impl Resource {
@@ -97,6 +114,9 @@ impl Resource {
             ["consumers", name, "keys", id, "rotate"] => Self::Rotation(word(name), word(id)),
             ["keys"] => Self::AllKeys,
             ["audit"] => Self::Audit,
+            ["usage"] => Self::Usage,
+            ["usage", "calls"] => Self::Calls,
+            ["usage", "quotas"] => Self::Quotas,
             _ => return None,
         })
     }
@@ -108,7 +128,7 @@ impl Resource {
             Self::Consumer(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Self::Key(..) => "GET, HEAD, DELETE",
             Self::Rotation(..) => "POST",
-            Self::AllKeys | Self::Audit => "GET, HEAD",
+            Self::AllKeys | Self::Audit | Self::Usage | Self::Calls | Self::Quotas => "GET, HEAD",
         }
     }
 
@@ -116,6 +136,7 @@ impl Resource {
     fn target(&self) -> String {
         match self {
             Self::Consumers | Self::AllKeys | Self::Audit => "consumers".to_owned(),
+            Self::Usage | Self::Calls | Self::Quotas => "usage".to_owned(),
             Self::Consumer(name) => format!("consumers/{name}"),
             Self::Keys(name) => format!("consumers/{name}/keys"),
             Self::Key(name, id) | Self::Rotation(name, id) => format!("consumers/{name}/keys/{id}"),
@@ -188,8 +209,12 @@ pub async fn answer<C: Control>(
 async fn read<C: Control>(control: &Arc<C>, request: &Request) -> Result<Reply, Problem> {
     let identities = control.identities();
     let (query, now) = (request.query.clone(), request.origin.now);
-    if request.resource == Resource::Audit {
-        return audit::list(&identities, &query).await;
+    match request.resource {
+        Resource::Audit => return audit::list(&identities, &query).await,
+        Resource::Usage => return usage::sums(&identities, &query, &request.headers).await,
+        Resource::Calls => return usage::calls(&identities, &query, &request.headers).await,
+        Resource::Quotas => return usage::quotas(&identities, &query),
+        _ => {}
     }
     let (resource, headers) = (request.resource.clone(), request.headers.clone());
     // Thousands of keys are looked through: not on a thread that serves.
@@ -218,9 +243,16 @@ async fn change<C: Control>(
         Resource::Keys(name) => keys::create(control, request, name, body).await,
         Resource::Key(name, id) => keys::revoke(control, request, name, id).await,
         Resource::Rotation(name, id) => keys::rotate(control, request, name, id, body).await,
-        Resource::AllKeys | Resource::Audit => Err(Problem::new(404, "not_found")),
+        Resource::AllKeys
+        | Resource::Audit
+        | Resource::Usage
+        | Resource::Calls
+        | Resource::Quotas => Err(Problem::new(404, "not_found")),
     }
 }
+
+/// Where the next page of a list begins that is a file.
+static NEXT: HeaderName = HeaderName::from_static("x-next");
 
 /// In place of the status of a change that is kept, and not in force yet (RFC 9110 section 15.3.3).
 const NOT_YET: u16 = 202;
@@ -281,6 +313,9 @@ mod tests {
         check("/api/consumers/a%2Fb", consumer("a/b"));
         check("/api/consumers/a/keys", Some(Resource::Keys("a".into())));
         check("/api/consumers/a/keys/b", Some(Resource::Key("a".into(), "b".into())));
+        check("/api/usage", Some(Resource::Usage));
+        check("/api/usage/calls", Some(Resource::Calls));
+        check("/api/usage/quotas", Some(Resource::Quotas));
         check("/api/consumers/a/keys/b/rotate", Some(Resource::Rotation("a".into(), "b".into())));
         for path in
             ["/api", "/api/", "/api/consumers/a/", "/api/consumers/a/keys/b/c", "/consumers"]

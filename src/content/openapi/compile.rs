@@ -2,12 +2,13 @@
 //! not understood is said then, and never passed over.
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
+use http::Method;
 use jsonschema::{PatternOptions, Registry, Retrieve, Uri};
 use serde_json::{Map, Value};
 
 use super::{
     Api, Body, Content, Operation, dialect,
+    document::{Described, Document, METHODS, base, escaped, flag, is_3_0, list},
     parameter::{Kinds, Parameter, Place, Shape},
     path::{Operations, Paths},
 };
@@ -15,9 +16,6 @@ use crate::content::schema::Schema;
 
 /// What the document is called within.
 const ROOT: &str = "urn:tollgate:openapi";
-/// References that lead to references, at most.
-const HOPS: usize = 16;
-const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
 struct Nothing;
 
@@ -28,22 +26,20 @@ impl Retrieve for Nothing {
 }
 
 struct Compiler<'a> {
-    document: &'a Value,
+    document: Document<'a>,
     registry: &'a Registry<'a>,
 }
 
 pub(super) fn api(mut document: Value) -> Result<Api, String> {
-    let version = document.get("openapi").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if !version.starts_with("3.0.") && !version.starts_with("3.1.") {
-        return Err("not an OpenAPI document of version 3.0 or 3.1".to_owned());
-    }
-    dialect::translate(&mut document, version.starts_with("3.0."));
+    let is_old = is_3_0(&document)?;
+    dialect::translate(&mut document, is_old);
+    dialect::forget_read_only(&mut document);
     let registry = Registry::new()
         .retriever(Nothing)
         .add(ROOT, &document)
         .and_then(jsonschema::RegistryBuilder::prepare)
         .map_err(|why| why.to_string())?;
-    let compiler = Compiler { document: &document, registry: &registry };
+    let compiler = Compiler { document: Document(&document), registry: &registry };
     let mut paths = Paths::default();
     for server in list(&document, "servers") {
         let url = server.get("url").and_then(Value::as_str).unwrap_or_default();
@@ -63,66 +59,19 @@ pub(super) fn api(mut document: Value) -> Result<Api, String> {
     Ok(Api { paths })
 }
 
-/// The path of a server's URL, which may be relative.
-fn base(url: &str) -> Result<Box<str>, String> {
-    let path = match url.split_once("://") {
-        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default(),
-        None => url,
-    };
-    if path.contains(['{', '?', '#']) {
-        return Err(format!("servers: `{url}`: a path with variables is not supported"));
-    }
-    Ok(path.trim_end_matches('/').into())
-}
-
-fn escaped(token: &str) -> String {
-    token.replace('~', "~0").replace('/', "~1")
-}
-
-fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-fn flag(value: &Value, name: &str) -> Option<bool> {
-    value.get(name).and_then(Value::as_bool)
-}
-
 impl<'a> Compiler<'a> {
-    /// What is meant by a value at `at`, which may be a reference, and where that stands.
-    fn resolve(&self, value: &'a Value, at: String) -> Result<(&'a Value, String), String> {
-        let (mut value, mut place) = (value, at);
-        for _ in 0..HOPS {
-            let Some(reference) = value.get("$ref").and_then(Value::as_str) else {
-                return Ok((value, place));
-            };
-            let pointer = reference.strip_prefix('#').filter(|it| it.starts_with('/'));
-            let pointer = pointer.ok_or_else(|| {
-                format!("{place}: `{reference}`: references lead within the document")
-            })?;
-            value = self
-                .document
-                .pointer(pointer)
-                .ok_or_else(|| format!("{place}: there is no `{reference}`"))?;
-            pointer.clone_into(&mut place);
-        }
-        Err(format!("{place}: references lead in circles"))
-    }
-
     fn operations(&self, item: &'a Value, at: &str) -> Result<Operations, String> {
-        let (item, at) = self.resolve(item, at.to_owned())?;
+        let (item, at) = self.document.resolve(item, at.to_owned())?;
         let mut operations = Operations::new();
         for name in METHODS {
             let Some(raw) = item.get(name) else { continue };
             let at_operation = format!("{at}/{name}");
-            let mut parameters = self.parameters(item, &at)?;
-            for own in self.parameters(raw, &at_operation)? {
-                let is_same = |it: &Parameter| it.name == own.name && it.place == own.place;
-                parameters.retain(|it| !is_same(it));
-                parameters.push(own);
-            }
+            let described = self.document.parameters((item, &at), (raw, &at_operation))?;
+            let parameters = described.into_iter().map(|it| self.parameter(it));
+            let parameters = parameters.collect::<Result<Box<[_]>, _>>()?;
             let body = raw.get("requestBody");
             let body = body.map(|it| self.body(it, format!("{at_operation}/requestBody")));
-            let operation = Operation { parameters: parameters.into(), body: body.transpose()? };
+            let operation = Operation { parameters, body: body.transpose()? };
             if let Ok(method) = name.to_ascii_uppercase().parse::<Method>() {
                 operations.push((method, Arc::new(operation)));
             }
@@ -130,45 +79,27 @@ impl<'a> Compiler<'a> {
         Ok(operations)
     }
 
-    fn parameters(&self, owner: &'a Value, at: &str) -> Result<Vec<Parameter>, String> {
-        let mut parameters = Vec::new();
-        for (index, raw) in list(owner, "parameters").iter().enumerate() {
-            let (raw, at) = self.resolve(raw, format!("{at}/parameters/{index}"))?;
-            let text = |name: &str| raw.get(name).and_then(Value::as_str);
-            let name = text("name").ok_or_else(|| format!("{at}: `name` is missing"))?;
-            let place = Place::ALL.iter().find(|(word, _)| Some(*word) == text("in"));
-            let (_, place) = place.ok_or_else(|| format!("{at}: `in` is not a place"))?;
-            let is_spoken_for = ["accept", "content-type", "authorization"]
-                .iter()
-                .any(|it| name.eq_ignore_ascii_case(it));
-            if *place == Place::Header {
-                if is_spoken_for {
-                    continue;
-                }
-                HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|_| format!("{at}: `{name}` is not a header"))?;
-            }
-            let schema = raw.get("schema");
-            if schema.is_none() && raw.get("content").is_some() {
-                return Err(format!("{at}: a parameter with `content` is not supported"));
-            }
-            let shape = schema.map(|it| self.shape(it, format!("{at}/schema")));
-            let mut shape = shape.transpose()?.unwrap_or_default();
-            shape.separator =
-                separator(raw, *place, shape.is_list).map_err(|why| format!("{at}: {why}"))?;
-            parameters.push(Parameter {
-                name: name.into(),
-                place: *place,
-                is_required: *place == Place::Path || flag(raw, "required") == Some(true),
-                schema: schema.map(|_| self.schema(&format!("{at}/schema"))).transpose()?,
-                shape,
-            });
+    fn parameter(&self, described: Described<'a>) -> Result<Parameter, String> {
+        let Described { raw, at, name, place, is_required } = described;
+        let schema = raw.get("schema");
+        if schema.is_none() && raw.get("content").is_some() {
+            return Err(format!("{at}: a parameter with `content` is not supported"));
         }
-        Ok(parameters)
+        let shape = schema.map(|it| self.shape(it, format!("{at}/schema")));
+        let mut shape = shape.transpose()?.unwrap_or_default();
+        shape.separator =
+            separator(raw, place, shape.is_list).map_err(|why| format!("{at}: {why}"))?;
+        Ok(Parameter {
+            name: name.into(),
+            place,
+            is_required,
+            schema: schema.map(|_| self.schema(&format!("{at}/schema"))).transpose()?,
+            shape,
+        })
     }
 
     fn body(&self, raw: &'a Value, at: String) -> Result<Body, String> {
-        let (raw, at) = self.resolve(raw, at)?;
+        let (raw, at) = self.document.resolve(raw, at)?;
         let mut contents = Vec::new();
         for (kind, content) in raw.get("content").and_then(Value::as_object).into_iter().flatten() {
             let at = format!("{at}/content/{}/schema", escaped(kind));
@@ -199,7 +130,7 @@ impl<'a> Compiler<'a> {
 
     /// The types that a schema allows, as far as it says so itself.
     fn shape(&self, raw: &'a Value, at: String) -> Result<Shape, String> {
-        let (schema, at) = self.resolve(raw, at)?;
+        let (schema, at) = self.document.resolve(raw, at)?;
         let is = |wanted: &str| match schema.get("type") {
             Some(Value::String(kind)) => kind == wanted,
             Some(Value::Array(kinds)) => kinds.iter().any(|it| it == wanted),
@@ -216,7 +147,7 @@ impl<'a> Compiler<'a> {
 
     /// The shapes of an object's members.
     fn members(&self, raw: &'a Value, at: String) -> Result<Vec<(Box<str>, Shape)>, String> {
-        let (schema, at) = self.resolve(raw, at)?;
+        let (schema, at) = self.document.resolve(raw, at)?;
         let properties = schema.get("properties").and_then(Value::as_object);
         let shape = |(name, raw): (&'a String, &'a Value)| {
             let at = format!("{at}/properties/{}", escaped(name));

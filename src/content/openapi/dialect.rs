@@ -1,8 +1,8 @@
 //! From the schemas of OpenAPI to JSON Schema 2020-12, in which they are compiled.
 use serde_json::{Map, Value, json};
 
-/// Makes all that stands in the document JSON Schema 2020-12, as far as requests are concerned; what
-/// looks like a schema and is none (an example) is read by nobody.
+/// Makes all that stands in the document JSON Schema 2020-12; what looks like a schema and is none
+/// (an example) decides nothing.
 pub(super) fn translate(value: &mut Value, is_3_0: bool) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|it| translate(it, is_3_0)),
@@ -10,7 +10,6 @@ pub(super) fn translate(value: &mut Value, is_3_0: bool) {
             if is_3_0 {
                 from_3_0(map);
             }
-            forget_read_only(map);
             map.values_mut().for_each(|it| translate(it, is_3_0));
         }
         _ => {}
@@ -49,7 +48,18 @@ fn from_3_0(map: &mut Map<String, Value>) {
 }
 
 /// What only responses have is not required of requests.
-fn forget_read_only(map: &mut Map<String, Value>) {
+pub(super) fn forget_read_only(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(forget_read_only),
+        Value::Object(map) => {
+            require_no_read_only(map);
+            map.values_mut().for_each(forget_read_only);
+        }
+        _ => {}
+    }
+}
+
+fn require_no_read_only(map: &mut Map<String, Value>) {
     let Some(Value::Object(properties)) = map.get("properties") else { return };
     let is_read_only = |name: &Value| {
         let property = name.as_str().and_then(|it| properties.get(it));

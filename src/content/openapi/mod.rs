@@ -3,6 +3,8 @@
 //! security and links.
 mod compile;
 mod dialect;
+mod document;
+pub mod function;
 mod parameter;
 mod path;
 

@@ -27,7 +27,7 @@ impl Place {
         ("cookie", Self::Cookie),
     ];
 
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         Self::ALL.iter().find(|(_, it)| *it == self).map_or("", |(word, _)| word)
     }
 }
@@ -150,7 +150,8 @@ impl Parameter {
     }
 }
 
-fn decoded_path(raw: &str) -> Option<String> {
+/// What a part of a path says: `+` is itself there. `None` if that is no text.
+pub(super) fn decoded_path(raw: &str) -> Option<String> {
     let bytes = query::decode_bytes(&raw.replace('+', "%2B")).into_owned();
     String::from_utf8(bytes).ok()
 }

@@ -61,6 +61,9 @@ impl Scene<'_> {
         if self.route.llm.is_some() {
             problems.add(at, "what models answer is neither changed nor compressed");
         }
+        if self.route.mcp.is_some() {
+            problems.add(at, "what tools answer is neither changed nor compressed");
+        }
         self.needs_upstream(at, problems);
     }
 

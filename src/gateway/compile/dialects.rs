@@ -21,12 +21,13 @@ pub(super) fn read(raw: &raw::LlmProvider, at: &Path, problems: &mut Problems) -
         ("anthropic", Dialect::Anthropic(Version::V2023)),
         ("gemini", Dialect::Gemini),
         ("ollama", Dialect::Ollama),
+        ("bedrock", Dialect::Bedrock),
     ];
     if raw.api.is_none() {
         problems.add_with_hint(
             at,
             "`api` is missing",
-            "write openai (also for what speaks like it: vLLM, Llama API, LM Studio), azure, mistral, anthropic, gemini or ollama",
+            "write openai (also for what speaks like it: vLLM, Llama API, LM Studio), azure, mistral, anthropic, gemini, ollama or bedrock",
         );
     }
     let at_api = at.key("api");
@@ -34,7 +35,22 @@ pub(super) fn read(raw: &raw::LlmProvider, at: &Path, problems: &mut Problems) -
     if raw.compatible.is_some() && dialect != Dialect::OpenAi {
         problems.add(&at.key("compatible"), "only `api: openai` may be something like OpenAI");
     }
+    if raw.region.is_some() && dialect != Dialect::Bedrock {
+        problems.add(&at.key("region"), "only `api: bedrock` has regions");
+    }
     version(raw, dialect, &at.key("version"), problems)
+}
+
+/// Where a request to Bedrock is signed for: as the operator says, or as the name of the host does.
+pub(super) fn region(raw: &raw::LlmProvider) -> Option<&str> {
+    if let Some(Word(region)) = &raw.region {
+        return Some(region);
+    }
+    let Word(url) = raw.url.as_ref()?;
+    let host = url.split_once("://")?.1.split('/').next()?;
+    let rest =
+        host.strip_prefix("bedrock-runtime.").or(host.strip_prefix("bedrock-runtime-fips."))?;
+    rest.split_once(".amazonaws.com").map(|(region, _)| region)
 }
 
 fn version(
@@ -110,9 +126,11 @@ pub(super) fn split(url: &str) -> Result<(&str, &str), String> {
 
 pub(super) const fn key_header(dialect: Dialect) -> HeaderName {
     match dialect {
-        Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral | Dialect::Ollama => {
-            header::AUTHORIZATION
-        }
+        Dialect::OpenAi
+        | Dialect::Compatible
+        | Dialect::Mistral
+        | Dialect::Ollama
+        | Dialect::Bedrock => header::AUTHORIZATION,
         Dialect::Azure(_) => HeaderName::from_static("api-key"),
         Dialect::Anthropic(_) => HeaderName::from_static("x-api-key"),
         Dialect::Gemini => HeaderName::from_static("x-goog-api-key"),
@@ -128,9 +146,11 @@ pub(super) fn header_value(secret: &str, dialect: Dialect) -> Result<HeaderValue
         return Err("the secret has a blank or another byte in it that no key has".to_owned());
     }
     let text = match dialect {
-        Dialect::OpenAi | Dialect::Compatible | Dialect::Mistral | Dialect::Ollama => {
-            format!("Bearer {secret}")
-        }
+        Dialect::OpenAi
+        | Dialect::Compatible
+        | Dialect::Mistral
+        | Dialect::Ollama
+        | Dialect::Bedrock => format!("Bearer {secret}"),
         Dialect::Azure(_) | Dialect::Anthropic(_) | Dialect::Gemini => secret.to_owned(),
     };
     let mut value = HeaderValue::from_str(&text)
@@ -164,6 +184,27 @@ mod tests {
         check("https://openai.com.evil.test", false);
         check("http://127.0.0.1:11434", false);
         check("http://vllm", false);
+    }
+
+    #[test]
+    fn bedrocks_region_stands_in_its_name() {
+        let check = |url: &str, said: Option<&str>, expected: Option<&str>| {
+            let word = |it: &str| Word(it.to_owned());
+            let raw = raw::LlmProvider {
+                url: Some(word(url)),
+                region: said.map(word),
+                ..raw::LlmProvider::default()
+            };
+            assert_eq!(region(&raw), expected, "{url}");
+        };
+        check("https://bedrock-runtime.eu-west-1.amazonaws.com", None, Some("eu-west-1"));
+        check(
+            "https://bedrock-runtime.eu-west-1.amazonaws.com/x",
+            Some("us-east-1"),
+            Some("us-east-1"),
+        );
+        check("https://bedrock.internal", None, None);
+        check("https://bedrock.internal", Some("eu-west-1"), Some("eu-west-1"));
     }
 
     #[test]

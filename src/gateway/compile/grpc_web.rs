@@ -23,7 +23,7 @@ pub(super) fn is_on(
     let mut upstreams: Vec<&Arc<Upstream>> = match action {
         Some(Action::Proxy(upstream)) => vec![upstream],
         Some(Action::Split(split)) => split.upstreams().collect(),
-        Some(Action::Redirect(_) | Action::Respond(_) | Action::Llm(_)) => {
+        Some(Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) | Action::Mcp(_)) => {
             problems.add(&at, "only an upstream can be spoken to in gRPC");
             return is_on;
         }

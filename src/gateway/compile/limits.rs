@@ -4,7 +4,10 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use http::HeaderName;
 
-use super::words::{choice_or, duration_or, name, unknown};
+use super::{
+    quotas::{self, Quotas},
+    words::{choice_or, duration_or, name, unknown},
+};
 use crate::{
     config::raw::{self, Choice, Map},
     diagnostic::{Path, Problems},
@@ -19,6 +22,7 @@ use crate::{
 /// The compiled plans.
 pub(super) struct Plans {
     pub windows: Map<Vec<Window>>,
+    pub quotas: Quotas,
     pub concurrency: Arc<AHashMap<Arc<str>, Bound>>,
 }
 
@@ -43,7 +47,8 @@ pub(super) fn plans(
             }
         }
     }
-    Plans { windows, concurrency: Arc::new(concurrency) }
+    let quotas = quotas::compile(raw, shared, root, problems);
+    Plans { windows, quotas, concurrency: Arc::new(concurrency) }
 }
 
 /// Whose limits are being compiled. Counters are found again after a reload by `kind`, `owner` and
@@ -72,6 +77,14 @@ impl Scope<'_> {
             let by = subject(raw.by.as_ref(), &at.key("by"), problems);
             if only.is_some_and(|only| *only != by) {
                 problems.add(&at.key("by"), "a plan counts by consumer; leave `by` out");
+            }
+            if raw.tokens.is_some() {
+                if only.is_none() {
+                    let hint = "write it in `plans`";
+                    problems.add_with_hint(&at, "tokens are counted by plan", hint);
+                }
+                // Of a plan they are counted elsewhere: see `quotas`.
+                continue;
             }
             let Some(rate) = rate(raw, &at, problems) else { continue };
             let label = format!("{}.{}.{index}", self.kind, self.owner);

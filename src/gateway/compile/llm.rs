@@ -5,24 +5,27 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Source, dialects, guards, prompts, recall, upstreams,
-    words::{duration_or, name, number_or, resolve, unknown},
+    words::{choice_or, duration_or, name, number_or, resolve, unknown},
 };
 use crate::{
     config::raw::{self, Map, Word},
     diagnostic::{Path, Problems},
     gateway::{
         Shared,
-        llm::{Llm, MOST, Model, Provider, Retry, Target},
+        llm::{Balance, Llm, MOST, Model, Provider, Retry, Target},
     },
     llm::{
         Dialect,
         api::Azure,
+        estimate::Length,
         guard::Rule,
         keys::{self, Key, Pool},
         price::{Cost, Price},
         prompt::Prompt,
-        recall::Memory,
         seal::Tag,
+        signer::{self, Signer},
+        speed::Speed,
+        thoughts::Memory,
     },
     upstream::{EndpointSpec, Spec, Upstream},
     value::secret::Secret,
@@ -41,7 +44,7 @@ pub(super) struct Models {
     pub models: Map<Arc<Model>>,
     pub prompts: Map<Arc<Prompt>>,
     pub guards: Vec<Arc<Rule>>,
-    memory: Arc<Memory>,
+    thoughts: Arc<Memory>,
 }
 
 pub(super) fn compile(
@@ -51,9 +54,9 @@ pub(super) fn compile(
     root: &Path,
     problems: &mut Problems,
 ) -> Models {
-    let (providers, models, memory) = (BTreeMap::new(), Map::new(), shared.llm_memory.clone());
-    let (prompts, guards) = (Map::new(), Vec::new());
-    let mut compiled = Models { providers, models, prompts, guards, memory };
+    let (providers, models) = (BTreeMap::new(), Map::new());
+    let (prompts, guards, thoughts) = (Map::new(), Vec::new(), shared.llm_thoughts.clone());
+    let mut compiled = Models { providers, models, prompts, guards, thoughts };
     let Source { raw, base_dir, kept, .. } = *source;
     let Some(raw) = &raw.llm else { return compiled };
     let at = root.key("llm");
@@ -174,6 +177,7 @@ impl Scene<'_> {
 
     fn keys(&self, raw: &raw::LlmProvider, dialect: Dialect, problems: &mut Problems) -> Pool {
         let at = self.at.key("keys");
+        let region = dialects::region(raw);
         let mut compiled: Vec<Key> = Vec::new();
         let raw = raw.keys.as_deref().unwrap_or_default();
         if raw.len() > keys::MOST {
@@ -207,12 +211,29 @@ impl Scene<'_> {
                 self.shared.llm_keys.get_or_make(&state, || Ok::<_, String>(Default::default()));
             let Some(state) = problems.keep(&at, state) else { continue };
             let (id, value) = (id.as_str().into(), Secret::new(value));
-            compiled.push(Key { id, value, weight, state });
+            let signs = dialect == Dialect::Bedrock && signer::is_access_key(secret);
+            let signer = if signs { self.signer(secret, region, &at, problems) } else { None };
+            compiled.push(Key { id, value, signer, weight, state });
         }
         if !compiled.is_empty() && compiled.iter().all(|it| it.weight == 0) {
             problems.add(&at, "no key has a weight: none would be used");
         }
         Pool::new(compiled)
+    }
+
+    fn signer(
+        &self,
+        secret: &str,
+        region: Option<&str>,
+        at: &Path,
+        problems: &mut Problems,
+    ) -> Option<Box<Signer>> {
+        let Some(region) = region else {
+            let why = "`region` is missing: a key that signs is for one of Amazon's";
+            problems.add_with_hint(self.at, why, "write `region: eu-west-1`");
+            return None;
+        };
+        problems.keep(&at.key("secret"), Signer::new(secret, region)).map(Box::new)
     }
 
     fn model(&self, raw: &raw::LlmModel, known: &Targets<'_>, problems: &mut Problems) -> Model {
@@ -234,10 +255,17 @@ impl Scene<'_> {
         let first = &at.key("first_byte");
         let first_byte = duration_or(timeouts.first_byte.as_ref(), seconds(30), first, problems);
         let whole = duration_or(timeouts.whole.as_ref(), seconds(300), &at.key("whole"), problems);
+        let length =
+            self.shared.llm_lengths.get_or_make(self.label, || Ok::<_, String>(Length::default()));
+        let ways = [("weighted", Balance::Weighted), ("least_latency", Balance::LeastLatency)];
+        let at = self.at.key("balance");
+        let balance = choice_or(raw.balance.as_ref(), Balance::Weighted, &ways, &at, problems);
         Model {
             name: self.label.into(),
             targets,
+            balance,
             fallback,
+            length: length.unwrap_or_default(),
             retry: self.retry(raw.retry.as_ref(), problems),
             first_byte: first_byte.min(total),
             whole: whole.min(total),
@@ -283,8 +311,12 @@ impl Scene<'_> {
             // One that failed to compile has its own problem already.
             let Some(provider) = known.compiled.get(provider.as_str()) else { continue };
             let metrics = self.shared.metrics.llm_tries(self.label, &provider.name);
+            let known = format!("{}\0{}\0{model}", self.label, provider.name);
+            let speed =
+                self.shared.llm_speeds.get_or_make(&known, || Ok::<_, String>(Speed::default()));
+            let Some(speed) = problems.keep(&at, speed) else { continue };
             let (provider, model) = (provider.clone(), model.into());
-            targets.push(Target { provider, model, weight, metrics });
+            targets.push(Target { provider, model, weight, metrics, speed });
         }
         targets.into()
     }
@@ -345,6 +377,7 @@ pub(super) fn route(
     at: &Path,
     problems: &mut Problems,
 ) -> Llm {
+    let at = &at.key("llm");
     let mut known = BTreeMap::new();
     let words = raw.models.as_deref().unwrap_or_default();
     let prompts = all.llm.as_ref().and_then(|it| it.prompts.as_ref());
@@ -377,7 +410,7 @@ pub(super) fn route(
     Llm {
         models: known,
         is_strict: raw.strict.unwrap_or(false),
-        memory: models.memory.clone(),
+        thoughts: models.thoughts.clone(),
         prompt,
         logs_bodies: raw.log_bodies.unwrap_or(false),
         guards,

@@ -1,7 +1,7 @@
 //! The metadata of protected resources (RFC 9728): for each `resource` of an authenticator a document at
 //! its well-known path, on the host of the resource. It is a route like others, with an exact host and an
 //! exact path, so it goes before prefixes and regular expressions; an own route of just that path is a
-//! mistake, since one of the two would never be reached.
+//! mistake, since one of the two would never be reached. A route of tools has a `resource` of its own.
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -44,15 +44,19 @@ struct Claim<'a> {
     resource: &'a str,
     issuer: Option<&'a Word>,
     bearer_methods: Vec<&'static str>,
+    scopes: BTreeSet<String>,
     at: Path,
 }
 
 /// One document a resource, whichever authenticators serve it.
 pub(super) fn documents(raw: &raw::Config, root: &Path, problems: &mut Problems) -> Vec<Document> {
     let mut found = BTreeMap::<(String, String), Document>::new();
-    for claim in claims(raw, root) {
-        let Some(mut document) = document(&claim, problems) else { continue };
-        document.scopes = scopes(raw, claim.label);
+    let mut claims = claims(raw, root);
+    for (index, route) in raw.routes.iter().flatten().enumerate() {
+        claims.extend(of_tools(raw, route, &root.key("routes").index(index), problems));
+    }
+    for claim in claims {
+        let Some(document) = document(&claim, problems) else { continue };
         let place = (document.host.clone(), document.path.clone());
         match found.get_mut(&place) {
             None => drop(found.insert(place, document)),
@@ -74,15 +78,16 @@ pub(super) fn documents(raw: &raw::Config, root: &Path, problems: &mut Problems)
 
 fn claims<'a>(raw: &'a raw::Config, root: &Path) -> Vec<Claim<'a>> {
     let mut claims = Vec::new();
-    for (label, raw) in raw.authenticators.iter().flatten() {
+    for (label, declared) in raw.authenticators.iter().flatten() {
         let at = root.key("authenticators").key(label);
-        if let Some(it) = &raw.introspection
+        if let Some(it) = &declared.introspection
             && let Some(Word(resource)) = &it.resource
         {
             let (issuer, at) = (it.issuer.as_ref(), at.key("introspection"));
-            claims.push(Claim { label, resource, issuer, bearer_methods: vec!["header"], at });
+            let (bearer_methods, scopes) = (vec!["header"], scopes(raw, label));
+            claims.push(Claim { label, resource, issuer, bearer_methods, scopes, at });
         }
-        if let Some(it) = &raw.jwt
+        if let Some(it) = &declared.jwt
             && let Some(Word(resource)) = &it.resource
         {
             let is_header =
@@ -91,8 +96,47 @@ fn claims<'a>(raw: &'a raw::Config, root: &Path) -> Vec<Claim<'a>> {
             let methods = methods.into_iter().filter(|(_, is_taken)| *is_taken);
             let bearer_methods = methods.map(|(method, _)| method).collect();
             let (issuer, at) = (it.issuer.as_ref(), at.key("jwt"));
-            claims.push(Claim { label, resource, issuer, bearer_methods, at });
+            let scopes = scopes(raw, label);
+            claims.push(Claim { label, resource, issuer, bearer_methods, scopes, at });
         }
+    }
+    claims
+}
+
+/// The resource of a route of tools, by each of its authenticators that takes tokens. Those come in the
+/// header alone.
+fn of_tools<'a>(
+    raw: &'a raw::Config,
+    route: &'a raw::Route,
+    at: &Path,
+    problems: &mut Problems,
+) -> Vec<Claim<'a>> {
+    let Some(Word(resource)) = route.mcp.as_ref().and_then(|it| it.resource.as_ref()) else {
+        return Vec::new();
+    };
+    let at = at.key("mcp");
+    let scopes = route.authorize.as_ref().and_then(|it| it.scopes.as_ref());
+    let scopes: BTreeSet<String> = scopes.into_iter().flatten().map(|it| it.0.clone()).collect();
+    let mut claims = Vec::new();
+    for Word(label) in route.auth.iter().flatten() {
+        let declared = raw.authenticators.as_ref().and_then(|it| it.get(label));
+        let Some(declared) = declared else { continue };
+        let (issuer, audiences) = match (&declared.jwt, &declared.introspection) {
+            (Some(it), _) => (it.issuer.as_ref(), it.audiences.as_ref()),
+            (_, Some(it)) => (it.issuer.as_ref(), it.audiences.as_ref()),
+            _ => continue,
+        };
+        if audiences.is_some_and(|all| !all.iter().any(|it| it.0 == *resource)) {
+            let message = format!("`{label}` takes no tokens that are for this resource");
+            let hint = "add it to the `audiences` of the authenticator";
+            problems.add_with_hint(&at.key("resource"), message, hint);
+        }
+        let (bearer_methods, scopes, at) = (vec!["header"], scopes.clone(), at.clone());
+        claims.push(Claim { label, resource, issuer, bearer_methods, scopes, at });
+    }
+    if claims.is_empty() && route.public != Some(true) {
+        let message = "none of the authenticators of this route takes tokens";
+        problems.add(&at.key("resource"), message);
     }
     claims
 }
@@ -128,7 +172,7 @@ fn document(claim: &Claim<'_>, problems: &mut Problems) -> Option<Document> {
         authenticators: [claim.label.to_owned()].into(),
         issuers: [issuer?].into(),
         bearer_methods: claim.bearer_methods.iter().copied().collect(),
-        scopes: BTreeSet::new(),
+        scopes: claim.scopes.clone(),
         at,
     })
 }

@@ -82,7 +82,7 @@ impl From<'_> {
         let goes_there = match self.action {
             Some(Action::Proxy(upstream)) => is_same(upstream),
             Some(Action::Split(split)) => split.upstreams().any(is_same),
-            Some(Action::Redirect(_) | Action::Respond(_) | Action::Llm(_)) => {
+            Some(Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) | Action::Mcp(_)) => {
                 problems.add(at, "only what goes to an upstream can be mirrored");
                 false
             }

@@ -17,10 +17,13 @@ mod limits;
 mod llm;
 mod logins;
 mod matches;
+mod mcp;
 mod metadata;
 mod mirror;
 mod oauth;
+mod operations;
 mod prompts;
+mod quotas;
 mod recall;
 mod routes;
 mod signature_keys;
@@ -38,7 +41,7 @@ use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 use ahash::AHashMap;
 
 use super::{
-    Gateway, Process, Shared,
+    Admin, Gateway, Process, Shared,
     tls::{Tls, Watch, acme::Pending, do_rules_differ},
 };
 use crate::{
@@ -70,19 +73,19 @@ pub struct Source<'a> {
 ///
 /// # Errors
 /// Every problem there is, each with its place in the file.
+#[allow(clippy::too_many_lines, reason = "one line a part, in the order that they need each other")]
 pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems> {
     let Source { raw, base_dir, .. } = source;
     let (root, mut problems) = begin(raw);
     let edge = edge::compile(raw.server.as_ref(), &root.key("server"), &mut problems);
-    let (process, tls) = process(&source, shared, &root, &mut problems);
-    let admin = edge::admin(raw, &process, &root, &mut problems);
+    let (process, tls, admin) = process(&source, shared, &root, &mut problems);
     let telemetry = edge::telemetry(raw.telemetry.as_ref(), &root, base_dir, &mut problems);
     let plans = limits::plans(raw, shared, &root, &mut problems);
     let (identities, left_out) =
         consumers::compile(&source, &plans, &shared.last_uses, &root, &mut problems);
     let mut authenticators =
         authenticators::compile(&source, &identities, shared, &root, &mut problems);
-    let (upstreams, models) = upstreams(&source, shared, &root, &mut problems);
+    let (upstreams, models, tools) = peers(&source, shared, &authenticators, &root, &mut problems);
     let cache = cache::spec(raw, &root, base_dir, &mut problems);
     let scene = routes::Scene {
         shared,
@@ -90,6 +93,7 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         authenticators: &authenticators.by_name,
         upstreams: &upstreams,
         models: &models,
+        tools: &tools,
         known: access::Known::of(&identities, process.store.is_some()),
         edge: &edge,
         source,
@@ -115,6 +119,8 @@ pub fn compile(source: Source<'_>, shared: &Shared) -> Result<Gateway, Problems>
         upstream_metrics: upstream_metrics(&upstreams, shared),
         upstreams,
         providers: models.providers,
+        metering: plans.quotas.metering(),
+        mcp_servers: tools.servers,
         admin,
         access_log: telemetry.access_log,
         tracing: telemetry.tracing,
@@ -144,27 +150,33 @@ fn process(
     shared: &Shared,
     root: &Path,
     problems: &mut Problems,
-) -> (Process, Vec<Option<Arc<Tls>>>) {
-    match source.kept {
+) -> (Process, Vec<Option<Arc<Tls>>>, Admin) {
+    let (process, tls) = match source.kept {
         Some(kept) => (kept.process.clone(), kept.tls.to_vec()),
         None => edge::process(source.raw, source.base_dir, shared, root, problems),
-    }
+    };
+    let admin = edge::admin(source.raw, &process, root, problems);
+    (process, tls, admin)
 }
 
-fn upstreams(
+/// All that is asked: upstreams, providers of models and servers of tools.
+fn peers(
     source: &Source<'_>,
     shared: &Shared,
+    authenticators: &authenticators::Authenticators,
     root: &Path,
     problems: &mut Problems,
-) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models) {
+) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models, mcp::Servers) {
     let Source { raw, base_dir, .. } = *source;
     let mut upstreams = match source.kept {
         Some(kept) => kept.upstreams.clone(),
         None => upstreams::compile(raw, base_dir, shared, root, problems),
     };
-    // Providers are upstreams too.
+    // Providers are upstreams too, and so are servers of tools.
     let models = llm::compile(source, shared, &mut upstreams, root, problems);
-    (upstreams, models)
+    let secret_headers = access::secret_headers(raw, authenticators.by_name.values());
+    let tools = mcp::compile(source, shared, &secret_headers, &mut upstreams, root, problems);
+    (upstreams, models, tools)
 }
 
 /// By the authenticators' names.

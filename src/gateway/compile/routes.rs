@@ -12,7 +12,7 @@ use super::{
     bodies, cors, edge, grpc_web,
     limits::{self, Plans},
     llm::{self, Models},
-    logins, matches, metadata, mirror, prompts, tls, transform,
+    logins, matches, mcp, metadata, mirror, prompts, tls, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
         authorize::Authorize,
         body_limit::BodyLimit,
         concurrency::Concurrency,
+        quota::Quota,
         rate_limit::{By, RateLimit},
         report::Mode,
         transform::Transform,
@@ -46,6 +47,7 @@ pub(super) struct Scene<'a> {
     pub authenticators: &'a Map<Arc<Authenticator>>,
     pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
     pub models: &'a Models,
+    pub tools: &'a mcp::Servers,
     pub known: Known<'a>,
     pub edge: &'a edge::Compiled,
     pub source: Source<'a>,
@@ -153,7 +155,7 @@ impl Declared<'_> {
     }
 
     /// The order here is the order on the wire: preflights, address, size, identity, what it may, rate,
-    /// concurrency, and what is changed of what goes on. Answers come the other way round: what packs
+    /// concurrency, quotas (which charge last), and what is changed of what goes on. Answers come the other way round: what packs
     /// them is first, and so the last.
     fn policies(&self, scene: &Scene<'_>, problems: &mut Problems) -> Vec<Policy> {
         let limit = size_or(
@@ -193,6 +195,7 @@ impl Declared<'_> {
         policies.extend(authorize.map(|it| Policy::Authorize(Box::new(it))));
         policies.extend(self.rate_limit(scene, is_public, problems).map(Policy::RateLimit));
         policies.extend(self.concurrency(scene, is_public, problems).map(Policy::Concurrency));
+        policies.extend(self.quota(scene, is_public).map(Policy::Quota));
         policies.extend(transform.map(|it| Policy::Transform(Box::new(it))));
         policies.extend(answer.map(|it| Policy::Answer(Box::new(it))));
         policies.extend(content.map(|it| Policy::Content(Box::new(it))));
@@ -271,7 +274,7 @@ impl Declared<'_> {
         let upstreams: Vec<&str> = match action? {
             Action::Proxy(upstream) => vec![upstream.name()],
             Action::Split(split) => split.upstreams().map(|it| it.name()).collect(),
-            Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) => {
+            Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) | Action::Mcp(_) => {
                 problems.add(&at, "only what an upstream answers can be cached");
                 return None;
             }
@@ -375,6 +378,13 @@ impl Declared<'_> {
         })
     }
 
+    fn quota(&self, scene: &Scene<'_>, is_public: bool) -> Option<Quota> {
+        let quotas = &scene.plans.quotas;
+        let plans = if self.route.llm.is_some() { &quotas.all } else { &quotas.requests };
+        let (plans, accounts) = (plans.clone(), scene.shared.quotas.clone());
+        (!is_public && !plans.is_empty()).then_some(Quota { plans, accounts })
+    }
+
     fn action(&self, scene: &Scene<'_>, problems: &mut Problems) -> Option<Action> {
         let route = self.route;
         let written = [
@@ -383,9 +393,11 @@ impl Declared<'_> {
             route.redirect.is_some(),
             route.respond.is_some(),
             route.llm.is_some(),
+            route.mcp.is_some(),
         ];
         if written.iter().filter(|it| **it).count() != 1 {
-            let message = "exactly one action is needed: upstream, split, redirect, respond or llm";
+            let message =
+                "exactly one action is needed: upstream, split, redirect, respond, llm or mcp";
             problems.add(self.at, message);
             return None;
         }
@@ -400,9 +412,12 @@ impl Declared<'_> {
             return self.redirect(redirect, problems);
         }
         if let Some(models) = &route.llm {
-            let at = self.at.key("llm");
-            let models = llm::route(models, self.raw, scene.models, &at, problems);
+            let models = llm::route(models, self.raw, scene.models, self.at, problems);
             return Some(Action::Llm(Arc::new(models)));
+        }
+        if let Some(hub) = &route.mcp {
+            let declared = mcp::Declared { route, id: self.id, at: &self.at.key("mcp") };
+            return declared.hub(hub, scene, problems).map(|it| Action::Mcp(Arc::new(it)));
         }
         route.respond.as_ref().and_then(|respond| self.respond(respond, problems))
     }
@@ -461,8 +476,7 @@ impl Declared<'_> {
         let to = template(to, self.id, &at, problems)?;
         // Whatever a client could put there would send others where it likes.
         if !to.variables().all(Variable::is_of_target) {
-            let message = "a redirect names {scheme}, {host}, {path}, {query} and {uri} only";
-            problems.add(&at, message);
+            problems.add(&at, "a redirect names {scheme}, {host}, {path}, {query} and {uri} only");
         }
         Some(Action::Redirect(Redirect { status: StatusCode::from_u16(status).ok()?, to }))
     }

@@ -101,7 +101,7 @@ fn spec(
 }
 
 /// The access token that it is shown.
-fn token(
+pub(super) fn token(
     label: &str,
     raw: &raw::Credentials,
     shared: &Shared,

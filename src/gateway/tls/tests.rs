@@ -232,16 +232,16 @@ fn a_change_is_taken_up_once_it_stands_still() {
     let rig = Rig::new();
     let tls = rig.tls(rig.settings()).ok().unwrap();
     tls.look();
-    assert_eq!(*shown(&tls), ["www.test".into()]);
+    assert_eq!(*shown(&tls), [Box::<str>::from("www.test")]);
     rig.pair("www", &["new.test"]);
     tls.look();
-    assert_eq!(*shown(&tls), ["www.test".into()]);
+    assert_eq!(*shown(&tls), [Box::<str>::from("www.test")]);
     tls.look();
-    assert_eq!(*shown(&tls), ["new.test".into()]);
+    assert_eq!(*shown(&tls), [Box::<str>::from("new.test")]);
     // Who asks for it does not wait.
     rig.pair("www", &["newer.test"]);
     tls.look_now();
-    assert_eq!(*shown(&tls), ["newer.test".into()]);
+    assert_eq!(*shown(&tls), [Box::<str>::from("newer.test")]);
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn a_broken_change_changes_nothing_and_is_said_once() {
     rig.write("www.pem", "half a certi");
     for _ in 0..4 {
         tls.look();
-        assert_eq!(*shown(&tls), ["www.test".into()]);
+        assert_eq!(*shown(&tls), [Box::<str>::from("www.test")]);
     }
     let status = tls.status();
     let error = status["not_used"]["errors"][0].as_str().unwrap();
@@ -264,7 +264,7 @@ fn a_broken_change_changes_nothing_and_is_said_once() {
     rig.pair("www", &["good.test"]);
     tls.look();
     tls.look();
-    assert_eq!(*shown(&tls), ["good.test".into()]);
+    assert_eq!(*shown(&tls), [Box::<str>::from("good.test")]);
     assert_eq!(tls.status()["not_used"], Value::Null);
 }
 

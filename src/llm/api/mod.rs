@@ -2,6 +2,7 @@
 //! what is answered whole, and of what streams. A pair of vendors is one's decoder and the other's
 //! encoder; nothing is written for pairs.
 pub mod anthropic;
+pub mod bedrock;
 pub mod gemini;
 pub mod ollama;
 pub mod openai;
@@ -84,6 +85,8 @@ pub enum Dialect {
     Anthropic(anthropic::Version),
     Gemini,
     Ollama,
+    /// Amazon's Converse, whosever the model is.
+    Bedrock,
 }
 
 /// Where Azure has its deployments.
@@ -103,6 +106,20 @@ pub struct Encoded {
 }
 
 impl Dialect {
+    /// As the configuration has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::OpenAi | Self::Compatible => "openai",
+            Self::Azure(_) => "azure",
+            Self::Mistral => "mistral",
+            Self::Anthropic(_) => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
+            Self::Bedrock => "bedrock",
+        }
+    }
+
     /// Whether a conversation in this API is understood as it is.
     #[must_use]
     pub const fn speaks(self, api: Api) -> bool {
@@ -139,6 +156,7 @@ impl Dialect {
             Self::Anthropic(version) => anthropic::request::encode(request, model, version),
             Self::Gemini => gemini::request::encode(request),
             Self::Ollama => ollama::request::encode(request, model),
+            Self::Bedrock => bedrock::request::encode(request, model),
         }
     }
 
@@ -154,6 +172,7 @@ impl Dialect {
             Self::Anthropic(_) => anthropic::response::decode(body),
             Self::Gemini => gemini::response::decode(body),
             Self::Ollama => ollama::response::decode(body),
+            Self::Bedrock => bedrock::response::decode(body),
         }
     }
 }
@@ -239,6 +258,12 @@ fn url(media: &Media) -> String {
     }
 }
 
+/// Results come first in the turn that brings them: some vendors take them no other way.
+fn results_first(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    let is_result = |it: &&Part| matches!(it, Part::ToolResult(_));
+    parts.iter().filter(is_result).chain(parts.iter().filter(move |it| !is_result(it)))
+}
+
 /// All text of some parts, in one.
 fn text_of(parts: &[Part]) -> String {
     let mut text = String::new();
@@ -312,6 +337,11 @@ fn picture(base64: String) -> Media {
         _ => "image/jpeg",
     };
     Media::Data { mime: mime.to_owned(), base64 }
+}
+
+/// For answers whose vendor gives them no name.
+fn drawn_id() -> String {
+    format!("gen_{:016x}", fastrand::u64(..))
 }
 
 /// A schema that takes anything: for tools that say none, where a vendor wants one.

@@ -55,6 +55,11 @@ impl Place<'_> {
                 };
                 format!("{base}/v1beta/models/{model}:{method}")
             }
+            Dialect::Bedrock => {
+                let is_stream = ask == Ask::Chat { is_stream: true };
+                let end = if is_stream { "converse-stream" } else { "converse" };
+                format!("{base}/model/{}/{end}", encoded(model))
+            }
             Dialect::Ollama => {
                 let end = if ask == Ask::Embed { "embed" } else { "chat" };
                 format!("{base}/api/{end}")
@@ -70,6 +75,20 @@ const fn openais(ask: Ask) -> &'static str {
         Ask::Other(end) => end,
         Ask::Chat { .. } | Ask::Count | Ask::Gemini(_) => "/chat/completions",
     }
+}
+
+/// A model's name as one segment of a path: Bedrock's have colons, and slashes where they are ARNs.
+fn encoded(model: &str) -> String {
+    let mut out = String::new();
+    for byte in model.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -99,6 +118,9 @@ mod tests {
         check(Dialect::Gemini, stream, "/x/v1beta/models/m:streamGenerateContent?alt=sse");
         check(Dialect::Gemini, Ask::Embed, "/x/v1beta/models/m:batchEmbedContents");
         check(Dialect::Gemini, Ask::Gemini("embedContent"), "/x/v1beta/models/m:embedContent");
+        check(Dialect::Bedrock, chat, "/x/model/m/converse");
+        check(Dialect::Bedrock, stream, "/x/model/m/converse-stream");
+        assert_eq!(encoded("a.b-v1:0/c"), "a.b-v1%3A0%2Fc");
         check(Dialect::Ollama, stream, "/x/api/chat");
         check(Dialect::Ollama, Ask::Embed, "/x/api/embed");
     }

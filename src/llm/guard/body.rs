@@ -28,7 +28,7 @@ pub enum Place {
 }
 
 /// The API's own words: names of its things, and enumerations.
-const WORDS: [&str; 22] = [
+const WORDS: [&str; 24] = [
     "role",
     "type",
     "model",
@@ -37,6 +37,8 @@ const WORDS: [&str; 22] = [
     "finish_reason",
     "finishReason",
     "stop_reason",
+    "stopReason",
+    "toolUseId",
     "native_finish_reason",
     "status",
     "detail",
@@ -54,7 +56,7 @@ const WORDS: [&str; 22] = [
 ];
 
 /// Where pictures, sounds and seals stand.
-const SEALED: [&str; 10] = [
+const SEALED: [&str; 12] = [
     "data",
     "url",
     "file_data",
@@ -64,6 +66,8 @@ const SEALED: [&str; 10] = [
     "thoughtSignature",
     "thought_signature",
     "encrypted_content",
+    "redactedContent",
+    "bytes",
     "embedding",
 ];
 
@@ -187,7 +191,7 @@ impl<'a> Walk<'a> {
     fn object(&mut self, map: &mut Map<String, Value>) -> Result<(), Blocked> {
         let kind = map.get("type").and_then(Value::as_str).unwrap_or_default();
         // What a tool is told or says has a member of its own in each API.
-        let is_call = kind.ends_with("tool_use");
+        let is_call = kind.ends_with("tool_use") || map.contains_key("toolUseId");
         let is_gemini = map.contains_key("name");
         for (key, value) in map.iter_mut() {
             match (key.as_str(), &mut *value) {
@@ -320,6 +324,14 @@ mod tests {
                 {"functionResponse": {"name": "n", "response": {"role": "user"}}}]}]}),
             json!({"contents": [{"role": "user", "parts": [{"functionCall": {"name": "n", "args": {"[words]": 1}}},
                 {"functionResponse": {"name": "n", "response": {"role": "[words]"}}}]}]}),
+        );
+        mask(
+            json!({"output": {"message": {"role": "assistant", "content": [{"text": CARD},
+                {"toolUse": {"toolUseId": "tool", "name": "n", "input": {"secret": 4111111111111111_u64}}}]}},
+                "stopReason": "tool_use"}),
+            json!({"output": {"message": {"role": "assistant", "content": [{"text": "[cards]"},
+                {"toolUse": {"toolUseId": "tool", "name": "n", "input": {"[words]": "[cards]"}}}]}},
+                "stopReason": "tool_use"}),
         );
         mask(
             json!({"input": ["a", CARD], "seed": 4111111111111111_u64}),

@@ -1,7 +1,7 @@
 //! Answers given again: what a call is remembered by, whether an answer is there, and what is kept of a
 //! new one.
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -13,21 +13,23 @@ use serde_json::{Value, json};
 use super::{
     asked::Asked,
     guard::Who,
-    meter,
-    target::{Ready, Try},
+    meter::Meter,
+    quota,
+    target::{Ready, Try, Whole},
+    trouble::Spent,
 };
 use crate::{
     cache::control,
-    gateway::llm::{Course, Llm, Model, Recall, Semantic},
+    flow::clock,
+    gateway::llm::{Course, Draw, Llm, Model, Recall, Semantic},
     llm::{
         Api, Call, Endpoint,
         answers::{self, Digest, Kept, Memory},
-        chat::Usage,
         guard::Guards,
-        recall,
+        thoughts,
     },
     proxy::{exchange::Exchange, phases::Proxy},
-    telemetry::RecallOutcome,
+    telemetry::{LlmOutcome, RecallOutcome},
 };
 
 /// The whole of a question about a question's meaning.
@@ -93,7 +95,7 @@ pub async fn look(
         && asked.call.endpoint == Endpoint::Generate
         && let Some(text) = answers::question(asked.call.api, &mut body)
         && text.len() <= QUESTION_MAX
-        && let Some(meaning) = meaning(proxy, exchange, (semantic, &route.memory), &text).await
+        && let Some(meaning) = meaning(proxy, exchange, (semantic, &route.thoughts), &text).await
     {
         let conversation = parts(&format!("near {body}"));
         let near = rule.memory.near(&conversation, &meaning, semantic.threshold, now);
@@ -153,8 +155,8 @@ fn frame(
 /// What a question means, by the model for that; none where it cannot be had in time.
 async fn meaning(
     proxy: &Proxy,
-    exchange: &Exchange,
-    (semantic, memory): (&Semantic, &Arc<recall::Memory>),
+    exchange: &mut Exchange,
+    (semantic, thoughts): (&Semantic, &Arc<thoughts::Memory>),
     text: &str,
 ) -> Option<Box<[f32]>> {
     let endpoint = Endpoint::Embed { is_single: false };
@@ -163,11 +165,32 @@ async fn meaning(
     let body = json!({"model": &*model.name, "input": text, "encoding_format": "float"});
     let body = Bytes::from(body.to_string());
     let head = RequestHeader::build(Method::POST, b"/", None).ok()?;
-    let mut asked = Asked::read(&call, &head, &body, ("", memory)).ok()?;
+    let mut asked = Asked::read(&call, &head, &body, ("", thoughts)).ok()?;
+    let Ok(held) = quota::aside(exchange, &asked, model) else { return None };
+    let mut meter = Meter::new(model.clone(), false, 1);
+    meter.reserved(held);
+    let put = put(proxy, exchange.context.request_id.as_ref(), (&mut asked, model), &mut meter);
+    let whole = put.await;
+    meter.settle();
+    if let Some(call) = exchange.llm.as_mut().filter(|_| meter.is_used()) {
+        call.aside = Some(Box::new(meter));
+    }
+    vector(&whole?.body)
+}
+
+/// Puts it to one target after the other, until one answers.
+async fn put(
+    proxy: &Proxy,
+    request_id: Option<&HeaderValue>,
+    (asked, model): (&mut Asked<'_>, &Model),
+    meter: &mut Meter,
+) -> Option<Whole> {
     let (guards, who) = (Guards::default(), Who::default());
     let deadline = Instant::now() + MEANING_WAIT;
     let mut course = Course::default();
-    while let Some(step) = course.next(model, fastrand::u64(..)) {
+    let draw =
+        || Draw { lot: fastrand::u64(..), is_stream: false, now: clock::nanos(Instant::now()) };
+    while let Some(step) = course.next(model, draw()) {
         if Instant::now() >= deadline {
             break;
         }
@@ -176,41 +199,38 @@ async fn meaning(
             connector: &proxy.connector,
             model,
             target: step.target,
-            asked: &asked,
+            asked,
             outgoing: &outgoing,
             headers: &[],
             guards: &guards,
             who: &who,
-            request_id: exchange.context.request_id.as_ref(),
+            request_id,
             deadline,
+            is_sent: AtomicBool::new(false),
         };
-        match attempt.run().await {
+        meter.begin(step.target);
+        let running = step.target.speed.begin(false, clock::nanos(Instant::now()));
+        let outcome = attempt.run().await;
+        let now = clock::nanos(Instant::now());
+        match outcome {
             Ok(Ready::Whole(whole)) => {
-                step.target.metrics.record(crate::telemetry::LlmOutcome::Answered);
-                spend(exchange, model, whole.usage);
-                return vector(&whole.body);
+                running.answered(now);
+                step.target.metrics.record(LlmOutcome::Answered);
+                meter.spend(Spent { usage: whole.usage, said: whole.said }, outgoing.text());
+                return Some(whole);
             }
             Ok(Ready::Stream(_)) => return None,
             Err(trouble) => {
+                if trouble.is_targets() {
+                    running.failed(now);
+                }
                 step.target.metrics.record(trouble.outcome);
+                meter.tried(&trouble, &guards, outgoing.text());
                 log::debug!("model {}: no meaning: {}", model.name, trouble.cause);
             }
         }
     }
     None
-}
-
-/// What the question about a question used: its consumer's.
-fn spend(exchange: &Exchange, model: &Model, usage: Option<Usage>) {
-    let identity = exchange.context.identity.as_ref();
-    let consumer = identity.and_then(|it| it.consumer());
-    let metrics = consumer.and_then(|it| exchange.gateway.consumers.get(it.index));
-    let metrics = metrics.unwrap_or(&exchange.gateway.nobody).llm.of(&model.name);
-    let Some(usage) = usage else { return metrics.unknown() };
-    metrics.record(meter::tokens(&usage));
-    if let Some(price) = &model.price {
-        metrics.charge(price.of(&usage).0);
-    }
 }
 
 fn vector(body: &[u8]) -> Option<Box<[f32]>> {

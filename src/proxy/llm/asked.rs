@@ -14,13 +14,13 @@ use crate::{
     llm::{
         Api, Call, Endpoint, Failure,
         api::{openai::passing, place::Ask},
-        count, embed,
+        count, embed, estimate,
         fields::Malformed,
         form::{self, Form},
         names::Names,
         outline::{self, Outline},
         prompt::Prompt,
-        recall::Memory,
+        thoughts::Memory,
     },
 };
 
@@ -37,7 +37,7 @@ pub struct Asked<'a> {
     pub wants_usage: bool,
     /// Whose conversations are remembered as whose.
     pub owner: &'a str,
-    pub memory: &'a Arc<Memory>,
+    pub thoughts: &'a Arc<Memory>,
     /// What the caller asks in truth: an answer goes back in its words.
     pub prompt: Option<&'a Arc<Prompt>>,
 }
@@ -72,6 +72,12 @@ pub enum Answer {
 }
 
 impl Outgoing {
+    /// What of it is text, for who estimates tokens.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        if self.content_type.is_some() { &[] } else { &self.body }
+    }
+
     #[must_use]
     pub const fn is_translated(&self) -> bool {
         !matches!(self.answer, Answer::AsItCame)
@@ -91,7 +97,7 @@ impl<'a> Asked<'a> {
         call: &'a Call,
         request: &RequestHeader,
         body: &'a Bytes,
-        (owner, memory): (&'a str, &'a Arc<Memory>),
+        (owner, thoughts): (&'a str, &'a Arc<Memory>),
     ) -> Read<Self> {
         let content_type = request.headers.get(header::CONTENT_TYPE);
         let boundary = content_type.and_then(|it| form::boundary(it.to_str().ok()?));
@@ -120,7 +126,7 @@ impl<'a> Asked<'a> {
         };
         let model = call.model.clone().or(in_body).ok_or_else(missing)?;
         let prompt = None;
-        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, memory, prompt })
+        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, thoughts, prompt })
     }
 
     /// # Errors
@@ -176,13 +182,14 @@ impl<'a> Asked<'a> {
                 });
             }
         };
-        let mut clean = match is_chat {
-            true => provider.tag.unmark_body(self.call.api, self.body),
+        let has_turns = is_chat || self.call.endpoint == Endpoint::Count;
+        let mut clean = match has_turns {
+            true => provider.tag.unmark_body(self.call.api, self.body)?,
             false => None,
         };
         if is_chat && self.call.api == Api::OpenAi {
             let body = clean.as_ref().unwrap_or(self.body);
-            clean = passing::without_foreign(body, provider.dialect).or(clean);
+            clean = passing::without_foreign(body, provider.dialect)?.or(clean);
         }
         let cleaned = clean.as_ref().map(|it| Outline::read(it)).transpose()?;
         let outline = cleaned.as_ref().unwrap_or(outline);
@@ -194,7 +201,8 @@ impl<'a> Asked<'a> {
                 passing::patch_embed(outline, &target.model, provider.dialect)
             }
             (Api::Gemini, _) => {
-                (naming(outline, clean.as_ref().unwrap_or(self.body), &target.model), Vec::new())
+                let body = clean.as_ref().unwrap_or(self.body);
+                (naming(outline, body, &target.model)?, Vec::new())
             }
             _ => {
                 let mut patch = outline.patch();
@@ -243,7 +251,7 @@ impl<'a> Asked<'a> {
                 let mut asked = self.call.api.decode_request(body)?;
                 asked.is_stream = self.is_stream;
                 let now = clock::nanos(Instant::now());
-                self.memory.recall(self.owner, &mut asked, now);
+                self.thoughts.recall(self.owner, &mut asked, now);
                 target.provider.tag.unmark(&mut asked);
                 let names = Names::fit(dialect, &mut asked);
                 (Some(dialect.encode_request(&asked, &target.model)?), Answer::Chat(names))
@@ -285,6 +293,43 @@ impl<'a> Asked<'a> {
             .filter_map(|name| Some((name.clone(), request.headers.get(name)?.clone())));
         found.collect()
     }
+
+    const fn outline(&self) -> Option<&Outline<'a>> {
+        match &self.shape {
+            Shape::Json(outline) => Some(outline),
+            Shape::Form(..) => None,
+        }
+    }
+
+    /// Whether it uses no tokens: they are only counted.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.call.endpoint == Endpoint::Count
+    }
+
+    /// Whether tokens come back, and not only go.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.call.endpoint == Endpoint::Generate
+    }
+
+    /// About how many tokens are asked with.
+    #[must_use]
+    pub fn estimate(&self) -> u64 {
+        self.outline().map_or(0, |_| estimate::request(self.body))
+    }
+
+    /// The most tokens that the client lets the answer have, if it says so.
+    #[must_use]
+    pub fn at_most(&self) -> Option<u64> {
+        self.outline().and_then(estimate::at_most)
+    }
+
+    /// How many answers are asked for.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.outline().map_or(1, estimate::answers)
+    }
 }
 
 fn estimated(asked: &crate::llm::chat::Request) -> Outgoing {
@@ -298,13 +343,14 @@ fn estimated(asked: &crate::llm::chat::Request) -> Outgoing {
 }
 
 /// Gemini's model stands in the path, and in some bodies besides.
-fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Bytes {
+fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Read<Bytes> {
     const HOLDERS: [&str; 3] = ["model", "requests", "generateContentRequest"];
     if HOLDERS.iter().all(|it| outline.raw(it).is_none()) {
-        return body.clone();
+        return Ok(body.clone());
     }
+    outline::bound(body)?;
     let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
-        return body.clone();
+        return Ok(body.clone());
     };
     let named = Value::from(format!("models/{model}"));
     let rename = |it: &mut Value| {
@@ -317,5 +363,5 @@ fn naming(outline: &Outline<'_>, body: &Bytes, model: &str) -> Bytes {
         rename(request);
     }
     value.get_mut("generateContentRequest").into_iter().for_each(rename);
-    serde_json::to_vec(&value).map_or_else(|_| body.clone(), Bytes::from)
+    Ok(serde_json::to_vec(&value).map_or_else(|_| body.clone(), Bytes::from))
 }

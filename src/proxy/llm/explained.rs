@@ -22,7 +22,10 @@ pub fn explain(llm: &Llm, said: &mut Map<String, Value>) {
 /// Who would be asked for each model, in which order. The body of the request says which model.
 fn models(llm: &Llm) -> Value {
     let named = |target: &Target| format!("{}/{}", target.provider.name, target.model);
-    let weighed = |it: &Target| json!({"target": named(it), "weight": it.weight});
+    let weighed = |it: &Target| {
+        let api = it.provider.dialect.word();
+        json!({"target": named(it), "api": api, "weight": it.weight})
+    };
     let model = |(name, model): (&Arc<str>, &Arc<Model>)| {
         let said = json!({
             "targets": model.targets.iter().map(weighed).collect::<Value>(),

@@ -1,5 +1,8 @@
 //! The connection to a provider for one try: pooled, verified, cancelled by being dropped.
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -38,7 +41,10 @@ impl Leg {
     /// No connection, or none that answered.
     pub async fn open(attempt: &Try<'_>, key: Option<&Key>) -> Result<Self> {
         let upstream = &attempt.target.provider.upstream;
-        let mut is_second = false;
+        // A provider may have got what a connection that breaks was sent, so it is not sent again where
+        // nothing is to be tried twice.
+        let retry = &attempt.model.retry;
+        let mut is_second = retry.attempts == 0 || !retry.on_connect;
         loop {
             let nanos = clock::nanos(Instant::now());
             let picked = upstream.pick(None, &Tried::default(), nanos);
@@ -124,6 +130,12 @@ async fn exchange(http: &mut HttpSession, attempt: &Try<'_>, key: Option<&Key>) 
     http.write_request_header(Box::new(head(attempt, key)?)).await?;
     http.write_request_body(attempt.outgoing.body.clone(), true).await?;
     http.finish_request_body().await?;
+    attempt.is_sent.store(true, Relaxed);
+    answered(http).await
+}
+
+/// The status of an answer, whose head is read.
+pub(in crate::proxy) async fn answered(http: &mut HttpSession) -> Result<u16> {
     loop {
         http.read_response_header().await?;
         let status = http.response_header().map_or(StatusCode::BAD_GATEWAY, |it| it.status);
@@ -159,8 +171,20 @@ fn head(attempt: &Try<'_>, key: Option<&Key>) -> Result<RequestHeader> {
     if let Some(id) = attempt.request_id {
         head.insert_header(X_REQUEST_ID.clone(), id.clone())?;
     }
-    if let Some(key) = key {
-        head.insert_header(provider.key_header.clone(), key.value.expose().clone())?;
+    match key {
+        None => {}
+        Some(Key { signer: Some(signer), .. }) => {
+            // The scheme is not signed.
+            let url = format!("https://{authority}{}", outgoing.path);
+            let signed = signer.headers(&url, &outgoing.body, SystemTime::now());
+            let signed = signed.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
+            for (name, value) in signed {
+                head.insert_header(name, value)?;
+            }
+        }
+        Some(key) => {
+            head.insert_header(provider.key_header.clone(), key.value.expose().clone())?;
+        }
     }
     Ok(head)
 }

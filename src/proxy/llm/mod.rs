@@ -5,16 +5,21 @@ mod answers;
 mod asked;
 mod explained;
 mod guard;
-mod intake;
-mod leg;
+pub(in crate::proxy) mod intake;
+pub(in crate::proxy) mod leg;
 mod meter;
 mod prompt;
+mod quota;
 mod relay;
 mod say;
 mod target;
+mod trouble;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,14 +30,21 @@ use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 use self::{
     answers::{Known, Question},
     asked::Asked,
-    target::{Ready, Trouble, Try},
+    target::{Ready, Try},
+    trouble::{Spent, Trouble},
 };
-pub use self::{explained::explain, meter::Meter};
+pub use self::{
+    explained::explain,
+    meter::{Meter, millis},
+};
 use super::{exchange::Exchange, phases::Proxy, reply};
 use crate::{
-    flow::rejection::{Code, Rejection},
+    flow::{
+        clock,
+        rejection::{Code, Rejection},
+    },
     gateway::{
-        llm::{Course, Llm, Model, Target},
+        llm::{Course, Draw, Llm, Model, Target},
         route::Action,
     },
     llm::{
@@ -113,7 +125,7 @@ pub async fn serve(
     let owner = owner.as_ref().map_or("", |it| it.owner());
     match begin(&call, session.req_header(), &body, (owner, route)) {
         Ok((asked, model)) => {
-            let mut meter = Meter::new(model.clone());
+            let mut meter = Meter::new(model.clone(), asked.is_free(), asked.answers());
             meter.found(&route.guards, Side::Request, found);
             exchange.llm = Some(Box::new(meter));
             ask(proxy, session, exchange, route, asked, model).await
@@ -142,7 +154,7 @@ fn begin<'a>(
     body: &'a Bytes,
     (owner, route): (&'a str, &'a Llm),
 ) -> Result<(Asked<'a>, Arc<Model>), Box<Rejection>> {
-    let asked = Asked::read(call, request, body, (owner, &route.memory))
+    let asked = Asked::read(call, request, body, (owner, &route.thoughts))
         .map_err(|why| Box::new(Rejection::new(Code::RequestMalformed).detail(why.to_string())))?;
     match route.models.get(asked.model.as_str()) {
         Some(model) => Ok((asked, model.clone())),
@@ -178,13 +190,19 @@ async fn ask(
         Known::New(question) => Some(question),
         Known::Nothing => None,
     };
+    // An answer that is given again uses nothing.
+    if let Err(rejection) = quota::reserve(session, exchange, &asked, &model).await? {
+        return reply::refuse(session, exchange, *rejection).await;
+    }
     let started = Instant::now();
     exchange.forwarding.started = Some(started);
     let who = guard::Who::of(exchange);
     let deadline = started + model.total;
     let asking = Asking { proxy, route, model: &model, headers, who, deadline };
     let (mut course, mut lost) = (Course::default(), None::<Box<Trouble>>);
-    while let Some(step) = course.next(&model, fastrand::u64(..)) {
+    let is_stream = asked.is_stream;
+    let draw = || Draw { lot: fastrand::u64(..), is_stream, now: clock::nanos(Instant::now()) };
+    while let Some(step) = course.next(&model, draw()) {
         if step.is_again && lost.as_ref().is_some_and(|it| it.is_of_client()) {
             continue;
         }
@@ -213,6 +231,37 @@ fn close_if_leaving(proxy: &Proxy, session: &mut Session) {
 }
 
 impl Asking<'_> {
+    /// The try, as long as the client waits for it.
+    async fn run(
+        &self,
+        session: &mut Session,
+        meter: &mut Option<Box<Meter>>,
+        attempt: &Try<'_>,
+    ) -> Result<Result<Ready, Box<Trouble>>> {
+        let (target, outgoing) = (attempt.target, attempt.outgoing);
+        let running = target.speed.begin(attempt.asked.is_stream, clock::nanos(Instant::now()));
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt.run() => outcome,
+            error = gone(session) => {
+                target.metrics.record(LlmOutcome::ClientGone);
+                // The provider works on it, and will want its money.
+                if attempt.is_sent() && let Some(meter) = meter {
+                    meter.lose(Spent::default(), outgoing.text());
+                }
+                return Err(error);
+            }
+        };
+        close_if_leaving(self.proxy, session);
+        let now = clock::nanos(Instant::now());
+        match &outcome {
+            Ok(_) => running.answered(now),
+            Err(trouble) if trouble.is_targets() => running.failed(now),
+            Err(_) => drop(running),
+        }
+        Ok(outcome)
+    }
+
     /// Puts it to one target, and its answer to the client.
     async fn put(
         &self,
@@ -242,17 +291,9 @@ impl Asking<'_> {
             who: &self.who,
             request_id: exchange.context.request_id.as_ref(),
             deadline: self.deadline,
+            is_sent: AtomicBool::new(false),
         };
-        let outcome = tokio::select! {
-            biased;
-            outcome = attempt.run() => outcome,
-            error = gone(session) => {
-                target.metrics.record(LlmOutcome::ClientGone);
-                return Err(error);
-            }
-        };
-        close_if_leaving(self.proxy, session);
-        match outcome {
+        match self.run(session, &mut exchange.llm, &attempt).await? {
             Ok(Ready::Whole(whole)) => {
                 target.metrics.record(LlmOutcome::Answered);
                 let guards = &self.route.guards;
@@ -270,11 +311,8 @@ impl Asking<'_> {
             }
             Err(trouble) => {
                 target.metrics.record(trouble.outcome);
-                if let (Some(meter), Some(blocked)) = (&mut exchange.llm, &trouble.blocked) {
-                    // It was answered all the same.
-                    meter.answered();
-                    meter.used(blocked.usage);
-                    meter.found(&self.route.guards, Side::Response, blocked.found);
+                if let Some(meter) = &mut exchange.llm {
+                    meter.tried(&trouble, &self.route.guards, outgoing.text());
                 }
                 Ok(Err(trouble))
             }
@@ -303,7 +341,7 @@ async fn rest(session: &mut Session, attempts: u32, deadline: Instant) -> Result
 }
 
 /// Comes back when the client has left. Its body was read to the end.
-async fn gone(session: &mut Session) -> Box<Error> {
+pub(in crate::proxy) async fn gone(session: &mut Session) -> Box<Error> {
     loop {
         match session.as_downstream_mut().read_body_or_idle(true).await {
             Err(error) => return error.into_down(),

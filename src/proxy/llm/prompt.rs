@@ -60,7 +60,7 @@ pub async fn serve(
     match begin(&call, session.req_header(), &body, (owner, route)) {
         Ok((mut asked, model)) => {
             asked.prompt = Some(prompt);
-            let mut meter = Meter::new(model.clone());
+            let mut meter = Meter::new(model.clone(), asked.is_free(), asked.answers());
             meter.found(&route.guards, Side::Request, found);
             exchange.llm = Some(Box::new(meter));
             ask(proxy, session, exchange, route, asked, model).await

@@ -8,13 +8,15 @@ use super::{
     asked::Answer,
     guard::{self, Who},
     leg::Leg,
-    target::{Trouble, Try},
+    target::Try,
+    trouble::{Kept, Spent, Trouble},
 };
 use crate::{
     flow::clock,
     llm::{
         Api, Endpoint, Failure,
         chat::{self, Event},
+        estimate::Tally,
         guard::{
             Found, Guards, Side,
             events::{Events, Stopped},
@@ -22,11 +24,11 @@ use crate::{
         },
         names::Names,
         prompt,
-        recall::{Keeping, Memory},
         seal::Tag,
         split::Splitter,
         sse::Frame,
         stream::{Decoder, Encoder, Framing, Manner, broken},
+        thoughts::{Keeping, Memory},
         watch::Watch,
     },
     upstream::Picked,
@@ -77,8 +79,10 @@ struct Translation {
     encoder: Encoder,
     events: Vec<Event>,
     usage: Option<chat::Usage>,
+    /// What the model has said, should nobody say how much that was.
+    said: Tally,
     keeping: Keeping,
-    memory: Arc<Memory>,
+    thoughts: Arc<Memory>,
     owner: Box<str>,
     /// Bytes that came.
     length: usize,
@@ -95,7 +99,16 @@ impl Translation {
         if self.length > LONGEST {
             return Err(broken("the provider's answer is too long"));
         }
-        self.decoder.read(frame, &mut self.events)?;
+        let before = self.events.len();
+        let read = self.decoder.read(frame, &mut self.events);
+        // Before the guards: what they keep back or change was said all the same.
+        for event in self.events.iter().skip(before) {
+            self.said.see(event);
+            if let Event::Usage(used) = event {
+                self.usage = Some(*used);
+            }
+        }
+        read?;
         if let Some(guarding) = guarding {
             guarding.events(&mut self.events, false)?;
         }
@@ -106,9 +119,6 @@ impl Translation {
         let mut has_content = false;
         for mut event in self.events.drain(..) {
             has_content |= event.is_content();
-            if let Event::Usage(used) = event {
-                self.usage = Some(used);
-            }
             self.tag.mark_event(&mut event);
             self.names.restore_event(&mut event);
             self.keeping.see(&event);
@@ -122,7 +132,6 @@ impl Translation {
         guarding: Option<&mut Guarding>,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
-        self.decoder.finish()?;
         if let Some(guarding) = guarding {
             guarding.events(&mut self.events, true)?;
             self.write(out);
@@ -131,7 +140,7 @@ impl Translation {
             encoder.check()?;
         }
         let now = clock::nanos(Instant::now());
-        std::mem::take(&mut self.keeping).finish(&self.memory, &self.owner, now);
+        std::mem::take(&mut self.keeping).finish(&self.thoughts, &self.owner, now);
         self.encoder.finish(out);
         Ok(())
     }
@@ -158,8 +167,9 @@ impl Relay {
                 },
                 events: Vec::new(),
                 usage: None,
+                said: Tally::new(),
                 keeping: Keeping::default(),
-                memory: asked.memory.clone(),
+                thoughts: asked.thoughts.clone(),
                 owner: asked.owner.into(),
                 length: 0,
             }))
@@ -204,10 +214,13 @@ impl Relay {
 
     /// Why the stream does not go on: a guard may have said so.
     fn trouble(&mut self, failure: Failure) -> Box<Trouble> {
-        let usage = self.usage();
+        let (spent, is_ended) = (self.spent(), self.is_ended);
         match &mut self.guarding {
             Some(guarding) => match guarding.stopped.take() {
-                Some(stopped) => Trouble::blocked(&guarding.guards, stopped, usage, guarding.found),
+                Some(stopped) => {
+                    let kept = Kept { found: guarding.found, is_whole: is_ended };
+                    Trouble::blocked(&guarding.guards, stopped, spent, kept)
+                }
                 None => Trouble::in_stream(failure),
             },
             None => Trouble::in_stream(failure),
@@ -272,20 +285,25 @@ impl Relay {
         Ok(())
     }
 
+    /// The answer came whole, even where what follows keeps it back.
     fn end(&mut self) -> Result<(), Failure> {
         match &mut self.way {
-            Way::Translate(it) => it.finish(self.guarding.as_deref_mut(), &mut self.out)?,
+            Way::Translate(it) => {
+                it.decoder.finish()?;
+                self.is_ended = true;
+                it.finish(self.guarding.as_deref_mut(), &mut self.out)?;
+            }
             Way::Pass { watch, framing, .. } => {
                 if !watch.is_over() {
                     return Err(broken("the provider's stream ended before its answer did"));
                 }
+                self.is_ended = true;
                 if let Some(guarding) = &mut self.guarding {
                     guarding.last()?.iter().for_each(|it| framing.pass(it, &mut self.out));
                 }
                 framing.finish(&mut self.out);
             }
         }
-        self.is_ended = true;
         Ok(())
     }
 
@@ -302,11 +320,12 @@ impl Relay {
         out.into()
     }
 
+    /// What it used so far, as far as is known.
     #[must_use]
-    pub fn usage(&self) -> Option<chat::Usage> {
+    pub fn spent(&self) -> Spent {
         match &self.way {
-            Way::Translate(it) => it.usage,
-            Way::Pass { watch, .. } => watch.usage(),
+            Way::Translate(it) => Spent { usage: it.usage, said: it.said },
+            Way::Pass { watch, .. } => Spent { usage: watch.usage(), said: watch.said() },
         }
     }
 

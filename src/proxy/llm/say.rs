@@ -11,7 +11,8 @@ use super::{
     asked::Outgoing,
     gone, refusal,
     relay::Relay,
-    target::{Trouble, Whole},
+    target::Whole,
+    trouble::{Spent, Trouble},
 };
 use crate::{
     flow::rejection::{Code, Rejection},
@@ -52,7 +53,7 @@ pub async fn whole(
 ) -> Result<()> {
     if let Some(meter) = &mut exchange.llm {
         meter.answered();
-        meter.used(whole.usage);
+        meter.spend(Spent { usage: whole.usage, said: whole.said }, outgoing.text());
         meter.found(guards, Side::Response, whole.found);
         meter.said(&whole.body);
     }
@@ -126,7 +127,11 @@ impl Stream<'_> {
             Err(error) => Err(error),
         };
         if let Some(meter) = &mut exchange.llm {
-            meter.used(self.relay.usage());
+            let (spent, sent_for) = (self.relay.spent(), outgoing.text());
+            match &sent {
+                Ok(_) if self.relay.is_ended() => meter.spend(spent, sent_for),
+                _ => meter.lose(spent, sent_for),
+            }
             meter.found(self.guards, Side::Response, self.relay.found());
         }
         self.target.metrics.record(match &sent {

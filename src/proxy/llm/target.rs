@@ -1,32 +1,35 @@
 //! One target, asked once: with one key after the other if the first are refused or over their limit.
 //! It has answered when its whole answer is here, or the first content of its stream.
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
-use pingora::{Error, ErrorType, connectors::http::Connector};
+use pingora::{Error, connectors::http::Connector};
 use serde_json::Value;
 
 use super::{
     asked::{self, Asked, Outgoing},
     guard::{self, Who},
-    intake::is_timeout,
     leg::Leg,
     relay::Relay,
+    trouble::{Kept, Spent, Trouble, no_key},
 };
 use crate::{
     flow::clock,
     gateway::llm::{Model, Target},
     llm::{
         Dialect, Endpoint, Failure, chat, count, embed,
+        estimate::{self, Tally},
         failure::seconds,
-        guard::{Found, Guards, Side, body::Walk, events::Stopped},
+        guard::{Found, Guards, Side, body::Walk},
         keys::{Key, Pick},
-        outline,
-        recall::Keeping,
-        split, watch,
+        outline, split,
+        thoughts::Keeping,
+        watch,
     },
-    proxy::cause,
     telemetry::LlmOutcome,
 };
 
@@ -36,6 +39,8 @@ const LONGEST: usize = 64 << 20;
 const LONGEST_ERROR: usize = 256 << 10;
 /// Keys that one try goes through.
 const KEYS: u32 = 4;
+/// Where Amazon says what kind of error it is.
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub struct Try<'a> {
@@ -49,6 +54,8 @@ pub struct Try<'a> {
     pub who: &'a Who,
     pub request_id: Option<&'a HeaderValue>,
     pub deadline: Instant,
+    /// Whether all of the request went to the provider.
+    pub is_sent: AtomicBool,
 }
 
 /// What a target has to say.
@@ -64,131 +71,16 @@ pub struct Whole {
     pub usage: Option<chat::Usage>,
     /// Nobody was asked: we reckoned.
     pub is_estimate: bool,
+    /// What the model said, where nobody says how much that was.
+    pub said: Tally,
     /// The guards that found something.
     pub found: Found,
 }
 
-/// An answer that a guard kept back.
-pub struct Kept {
-    pub usage: Option<chat::Usage>,
-    pub found: Found,
-}
-
-/// Why a target did not answer.
-pub struct Trouble {
-    pub outcome: LlmOutcome,
-    pub failure: Failure,
-    /// For the log.
-    pub cause: String,
-    /// What the provider said, if the client can be told as it is.
-    pub said: Option<(HeaderValue, Bytes)>,
-    /// Of an answer that a guard keeps back.
-    pub blocked: Option<Kept>,
-    /// The status that it answered with.
-    status: Option<u16>,
-}
-
 impl Whole {
     fn json(body: Bytes, usage: Option<chat::Usage>) -> Self {
-        let (is_estimate, found) = (false, Found::default());
-        Self { status: 200, content_type: JSON, body, usage, is_estimate, found }
-    }
-}
-
-impl Trouble {
-    fn new(outcome: LlmOutcome, failure: Failure, cause: impl Into<String>) -> Box<Self> {
-        let cause = cause.into();
-        Box::new(Self { outcome, failure, cause, said: None, blocked: None, status: None })
-    }
-
-    /// The client asked what cannot be asked.
-    pub fn of_client(failure: Failure) -> Box<Self> {
-        let cause = failure.message.clone();
-        Self::new(LlmOutcome::Rejected, failure, cause)
-    }
-
-    pub fn of_error(error: &Error) -> Box<Self> {
-        let cause = cause::said(error);
-        match error.etype() {
-            ErrorType::ConnectTimedout
-            | ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::SocketError
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::InvalidCert => {
-                let failure = Failure::new(502, "the provider cannot be reached");
-                Self::new(LlmOutcome::Unreachable, failure.code("upstream_failed"), cause)
-            }
-            _ if is_timeout(error) => Self::timeout(cause),
-            _ => {
-                let failure = Failure::new(502, "the provider's answer broke off");
-                Self::new(LlmOutcome::Failed, failure.code("upstream_failed"), cause)
-            }
-        }
-    }
-
-    /// A guard keeps the answer back. Another target would say the same, or be asked until one does not.
-    pub fn blocked(
-        guards: &Guards,
-        stopped: Stopped,
-        usage: Option<chat::Usage>,
-        found: Found,
-    ) -> Box<Self> {
-        let failure = guard::failure(guards, Side::Response, stopped);
-        let cause = failure.message.clone();
-        let blocked = Some(Kept { usage, found });
-        Box::new(Self { blocked, ..*Self::new(LlmOutcome::Blocked, failure, cause) })
-    }
-
-    /// What a provider says in its stream, or what is wrong with that.
-    pub fn in_stream(failure: Failure) -> Box<Self> {
-        // Of the provider's own words nothing: who knows what it repeats.
-        let cause = match failure.code.as_deref() {
-            Some("upstream_failed") => failure.message.clone(),
-            _ => format!("an error of status {} in its stream", failure.status),
-        };
-        let (status, outcome) = match failure.status {
-            // Its opinion of our key is not for the client.
-            401..=403 => return Self::malformed(cause),
-            429 => (429, LlmOutcome::RateLimited),
-            status @ 400..=499 => (status, LlmOutcome::Rejected),
-            status => (status, LlmOutcome::Failed),
-        };
-        Box::new(Self { status: Some(status), ..*Self::new(outcome, failure, cause) })
-    }
-
-    pub fn timeout(cause: impl Into<String>) -> Box<Self> {
-        let failure = Failure::new(504, "the provider did not answer in time");
-        Self::new(LlmOutcome::Timeout, failure.code("upstream_timeout"), cause)
-    }
-
-    fn malformed(cause: impl Into<String>) -> Box<Self> {
-        let failure = Failure::new(502, "the provider's answer makes no sense");
-        Self::new(LlmOutcome::Malformed, failure.code("upstream_failed"), cause)
-    }
-
-    /// Whether this target cannot be asked at all, however often.
-    pub const fn is_of_client(&self) -> bool {
-        matches!(self.outcome, LlmOutcome::Rejected) && self.status.is_none()
-    }
-
-    /// Whether another target may do better.
-    pub fn goes_on(&self, model: &Model) -> bool {
-        let retry = &model.retry;
-        match self.outcome {
-            _ if self.is_of_client() => true,
-            LlmOutcome::Blocked => false,
-            LlmOutcome::KeyRefused | LlmOutcome::NoKey => true,
-            LlmOutcome::Timeout => retry.on_timeout,
-            LlmOutcome::Unreachable | LlmOutcome::Failed if self.status.is_none() => {
-                retry.on_connect
-            }
-            LlmOutcome::Malformed => retry.statuses.contains(&502),
-            // Another provider may know the model that this one does not.
-            _ => self.status.is_some_and(|it| it == 404 || retry.statuses.contains(&it)),
-        }
+        let (is_estimate, said, found) = (false, Tally::new(), Found::default());
+        Self { status: 200, content_type: JSON, body, usage, is_estimate, said, found }
     }
 }
 
@@ -233,6 +125,12 @@ impl Try<'_> {
                 Ok(Err(trouble)) => trouble,
                 Err(_) => Trouble::timeout("no content within the time for it"),
             };
+            // It may go on with what nobody waits for.
+            let is_lost = trouble.outcome == LlmOutcome::Timeout && trouble.spent.is_none();
+            let trouble = match is_lost && self.is_sent() {
+                true => trouble.spending(Some(Spent::default())),
+                false => trouble,
+            };
             let Some(key) = key else { return Err(trouble) };
             tried |= 1 << index;
             self.blame(key, &trouble);
@@ -244,6 +142,10 @@ impl Try<'_> {
             last = Some(trouble);
         }
         Err(last.unwrap_or_else(|| no_key(Duration::ZERO)))
+    }
+
+    pub fn is_sent(&self) -> bool {
+        self.is_sent.load(Relaxed)
     }
 
     fn blame(&self, key: &Key, trouble: &Trouble) {
@@ -288,19 +190,32 @@ impl Try<'_> {
         }
         if is_stream {
             let mut relay = Relay::new(leg, self);
-            relay.begin(self.who).await?;
+            if let Err(trouble) = relay.begin(self.who).await {
+                let spent = relay.spent();
+                // Of an error that a provider says, nothing is to be paid unless it says so.
+                let is_spent = spent.usage.is_some() || trouble.status.is_none();
+                return Err(trouble.spending(is_spent.then_some(spent)));
+            }
             return Ok(Ready::Stream(Box::new(relay)));
         }
-        let body = leg.read_all(LONGEST).await.map_err(|why| Trouble::of_error(&why))?;
+        let broke = |why: Box<Error>| Trouble::of_error(&why).spending(Some(Spent::default()));
+        let body = leg.read_all(LONGEST).await.map_err(broke)?;
         let status = leg.status;
         drop(leg.release(self.connector).await);
         let content_type = content_type.unwrap_or(JSON);
-        let (body, found) = match self.is_guarded() {
-            true => self.guarded(body).await?,
-            false => (body, Found::default()),
+        let said = body.clone();
+        let guarded = match self.is_guarded() {
+            true => self.guarded(body).await,
+            false => Ok((body, Found::default())),
         };
-        let whole = self.whole(status, content_type, body).map(|it| Whole { found, ..it });
-        whole.map(Ready::Whole)
+        let whole = guarded.and_then(|(body, found)| {
+            let whole = self.whole(status, content_type, body)?;
+            Ok(Whole { found, said: tally(whole.usage, &said), ..whole })
+        });
+        whole.map(Ready::Whole).map_err(|it| match it.spent {
+            Some(_) => it,
+            None => it.spending(Some(Spent::default())),
+        })
     }
 
     /// What the guards let pass of an answer, in the provider's words.
@@ -321,8 +236,11 @@ impl Try<'_> {
         match verdict {
             Ok(changed) => Ok((changed.map_or(body, Bytes::from), found)),
             Err(stopped) => {
-                let usage = self.whole(200, JSON, body).ok().and_then(|it| it.usage);
-                Err(Trouble::blocked(self.guards, stopped, usage, found))
+                let whole = self.whole(200, JSON, body.clone()).ok();
+                let usage = whole.and_then(|it| it.usage);
+                let spent = Spent { usage, said: tally(usage, &body) };
+                let kept = Kept { found, is_whole: true };
+                Err(Trouble::blocked(self.guards, stopped, spent, kept))
             }
         }
     }
@@ -376,7 +294,7 @@ impl Try<'_> {
             names.restore_response(&mut response);
         }
         let keeping = Keeping::of(&response);
-        keeping.finish(self.asked.memory, self.asked.owner, clock::nanos(Instant::now()));
+        keeping.finish(self.asked.thoughts, self.asked.owner, clock::nanos(Instant::now()));
         let now = clock::Now::read().unix.as_secs();
         let body = match self.asked.prompt {
             Some(prompt) => prompt.answer(&response).map_err(Trouble::malformed)?,
@@ -386,10 +304,13 @@ impl Try<'_> {
         Ok(Whole::json(body, response.usage))
     }
 
-    /// Google says of a bad key that the request is bad.
-    fn meant(&self, status: u16, body: &[u8]) -> u16 {
-        let is_key =
-            status == 400 && self.target.provider.dialect == Dialect::Gemini && is_bad_key(body);
+    /// Google says of a bad key that the request is bad, and Amazon that it is forbidden.
+    fn meant(&self, status: u16, body: &[u8], kind: Option<&HeaderValue>) -> u16 {
+        let is_key = match (self.target.provider.dialect, status) {
+            (Dialect::Gemini, 400) => is_bad_key(body),
+            (Dialect::Bedrock, 403) => kind.is_some_and(is_bad_signature),
+            _ => false,
+        };
         if is_key { 401 } else { status }
     }
 
@@ -400,6 +321,7 @@ impl Try<'_> {
         let wait = header(header::RETRY_AFTER);
         let wait = wait.as_ref().and_then(|it| it.to_str().ok()).and_then(retry_after);
         let content_type = header(header::CONTENT_TYPE);
+        let kind = header(ERROR_TYPE);
         let body = leg.read_all(LONGEST_ERROR).await;
         let body = match body {
             Ok(body) => {
@@ -408,7 +330,7 @@ impl Try<'_> {
             }
             Err(_) => Bytes::new(),
         };
-        let status = self.meant(status, &body);
+        let status = self.meant(status, &body, kind.as_ref());
         let mut failure = Failure::decode(status, &body);
         failure.retry_after = wait.or(failure.retry_after);
         let cause = format!("status {status}");
@@ -432,21 +354,19 @@ impl Try<'_> {
         // As it came only in the very shape that the client knows: Mistral has one of its own.
         let is_same = !self.outgoing.is_translated() && Failure::is_of(self.asked.call.api, &body);
         let said = content_type.filter(|_| is_same && !is_ours).map(|it| (it, body));
-        Box::new(Trouble { outcome, failure, cause, said, blocked: None, status: Some(status) })
+        let (blocked, spent, status) = (None, None, Some(status));
+        Box::new(Trouble { outcome, failure, cause, said, blocked, spent, status })
     }
+}
+
+/// Of an answer as it came: what guards make of it was not paid for.
+fn tally(usage: Option<chat::Usage>, body: &[u8]) -> Tally {
+    usage.map_or_else(|| Tally::of(estimate::answer(body)), |_| Tally::new())
 }
 
 fn parsed(body: &[u8]) -> Result<Value, Box<Trouble>> {
     outline::bound(body).map_err(|why| Trouble::malformed(why.why))?;
     serde_json::from_slice(body).map_err(|_| Trouble::malformed("its answer is not JSON"))
-}
-
-fn no_key(wait: Duration) -> Box<Trouble> {
-    let mut failure = Failure::new(429, "the providers of this model are over their limits");
-    // Rounded up: a moment too early is for nothing.
-    failure.retry_after = Some(Duration::from_secs(wait.as_secs() + 1));
-    failure.code = Some("rate_limit_exceeded".to_owned());
-    Trouble::new(LlmOutcome::NoKey, failure, "every key cools down or is set aside")
 }
 
 /// Seconds, or a date.
@@ -456,6 +376,19 @@ fn retry_after(text: &str) -> Option<Duration> {
         at.duration_since(std::time::SystemTime::now()).ok()
     };
     seconds(text).or_else(date)
+}
+
+/// Amazon's words for a key that it does not know, or no longer; that one may not use a model is another.
+fn is_bad_signature(kind: &HeaderValue) -> bool {
+    const WORDS: [&str; 5] = [
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "MissingAuthenticationTokenException",
+    ];
+    let kind = kind.to_str().unwrap_or_default();
+    WORDS.contains(&kind.split(':').next().unwrap_or_default())
 }
 
 /// By the reason in its details alone: its words may repeat what the client wrote.
@@ -471,6 +404,17 @@ fn is_bad_key(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amazon_says_of_a_key_that_it_is_forbidden() {
+        let check = |kind: &'static str, expected| {
+            assert_eq!(is_bad_signature(&HeaderValue::from_static(kind)), expected, "{kind}");
+        };
+        check("UnrecognizedClientException:http://internal.amazon.com/", true);
+        check("ExpiredTokenException", true);
+        check("AccessDeniedException", false);
+        check("", false);
+    }
 
     #[test]
     fn a_key_is_bad_where_google_says_so_and_not_where_it_repeats_a_client() {

@@ -20,7 +20,10 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::limit::handover::Debt;
+use crate::limit::{
+    handover::Debt,
+    quota::{Amount, Kind, Span},
+};
 
 /// Raised when frames change their meaning: processes of two numbers do not take over from each other.
 pub const PROTOCOL: u32 = 1;
@@ -28,6 +31,8 @@ pub const PROTOCOL: u32 = 1;
 const LONGEST: usize = 1 << 20;
 /// Keys of limits in one frame.
 pub const DEBTS: usize = 16_384;
+/// What quotas have counted in one frame, by consumer and window; 200 bytes each are many.
+const COUNTS: usize = 4096;
 /// Between two looks at whether it is still worth waiting.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the other end may leave what is sent to it unread.
@@ -63,6 +68,9 @@ pub enum Frame {
     Failed(String),
     /// From the old one: what keys of limits owe.
     Debts(Vec<Debt>),
+    /// From the old one, without a store that both know: what quotas have counted. One that knows no
+    /// quotas does not take a configuration with them, and is never sent this.
+    Counts(Vec<Amount>),
     /// From the old one: serve.
     Go,
     /// From the new one: it serves.
@@ -136,6 +144,10 @@ impl Channel {
             self.send(&Frame::Debts(debts.by_ref().take(DEBTS).collect()))?;
         }
         Ok(())
+    }
+
+    pub fn send_counts(&mut self, counts: &[Amount]) -> io::Result<()> {
+        counts.chunks(COUNTS).try_for_each(|it| self.send(&Frame::Counts(it.to_vec())))
     }
 
     pub fn send_socket(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -224,6 +236,10 @@ impl Frame {
                 debts.iter().for_each(|it| it.write(&mut bytes));
                 (b'd', bytes)
             }
+            Self::Counts(counts) => {
+                let counts: Vec<Count> = counts.iter().map(Count::from).collect();
+                (b'q', serde_json::to_vec(&counts)?)
+            }
             Self::Go => (b'g', Vec::new()),
             Self::Ready => (b'r', Vec::new()),
             Self::Yours => (b'y', Vec::new()),
@@ -243,12 +259,36 @@ impl Frame {
                 }
                 Self::Debts(whole.iter().map(Debt::read).collect::<Option<_>>()?)
             }
+            (b'q', json) => {
+                let counts: Vec<Count> = serde_json::from_slice(json).ok()?;
+                Self::Counts(counts.into_iter().filter_map(Count::amount).collect())
+            }
             (b'g', []) => Self::Go,
             (b'r', []) => Self::Ready,
             (b'y', []) => Self::Yours,
             (b'c', connections) => Self::Cut(u64::from_le_bytes(connections.try_into().ok()?)),
             _ => return None,
         })
+    }
+}
+
+/// Consumer, unit, period, the span, and how much.
+#[derive(Serialize, Deserialize)]
+struct Count(String, String, String, u64, u64, u64);
+
+impl From<&Amount> for Count {
+    fn from(it: &Amount) -> Self {
+        let (unit, period) = (it.kind.unit.word().to_owned(), it.kind.period.to_string());
+        Self(it.consumer.to_string(), unit, period, it.span.start, it.span.end, it.used)
+    }
+}
+
+impl Count {
+    /// None for what another version counts and this one does not.
+    fn amount(self) -> Option<Amount> {
+        let Self(consumer, unit, period, start, end, used) = self;
+        let kind = Kind::parse(&unit, &period)?;
+        Some(Amount { consumer: consumer.into(), kind, span: Span { start, end }, used })
     }
 }
 
@@ -286,6 +326,12 @@ mod tests {
             Frame::Prepared(vec!["a".into(), "b".into()]),
             Frame::Failed("no: ü".into()),
             Frame::Debts(Vec::new()),
+            Frame::Counts(vec![Amount {
+                consumer: "ä \"b\"".into(),
+                kind: Kind::parse("cost", "month").unwrap(),
+                span: Span { start: 1, end: u64::MAX },
+                used: 1 << 60,
+            }]),
             Frame::Go,
             Frame::Ready,
             Frame::Yours,

@@ -6,7 +6,7 @@ pub mod program;
 pub mod successor;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -20,7 +20,8 @@ use self::channel::{Broken, Channel, Frame, Hello, PROTOCOL, Patience};
 use super::{Process, Sockets, warm};
 use crate::{
     flow::clock::Now,
-    limit::{Seeds, handover::Snapshot},
+    limit::{Seeds, handover::Snapshot, quota::Amount},
+    reload,
     telemetry::metrics::UpgradeResult,
     value::duration,
 };
@@ -29,6 +30,8 @@ use crate::{
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// From the word to serve until the new process does: nothing is left to do then but to start threads.
 const GO: Duration = Duration::from_secs(10);
+/// For the store to take what was used.
+const FLUSH: Duration = Duration::from_secs(2);
 /// How often what the limits have counted since is sent.
 const SETTLE: Duration = Duration::from_secs(1);
 /// When first: most of it is what was under way when the new process began to serve.
@@ -107,9 +110,29 @@ enum Phase {
 /// The new process, once it serves.
 struct Heir {
     channel: Channel,
-    /// What it has been told of the limits.
-    told: Snapshot,
+    told: Told,
     next: Instant,
+}
+
+/// What limits and quotas have counted at one moment.
+pub struct Told {
+    limits: Snapshot,
+    /// Nothing with a store: what they count goes by it.
+    quotas: Vec<Amount>,
+}
+
+impl Told {
+    /// What quotas have counted since.
+    fn quotas_since(&self, earlier: &Self) -> Vec<Amount> {
+        let known = |it: &Amount| (it.consumer.clone(), it.kind, it.span.start);
+        let before: HashMap<_, u64> =
+            earlier.quotas.iter().map(|it| (known(it), it.used)).collect();
+        let more = self.quotas.iter().filter_map(|it| {
+            let used = it.used.checked_sub(before.get(&known(it)).copied().unwrap_or(0))?;
+            (used > 0).then(|| Amount { used, ..it.clone() })
+        });
+        more.collect()
+    }
 }
 
 /// Of a process: whether it can be, is being, or has been upgraded.
@@ -169,7 +192,7 @@ impl Upgrades {
     }
 
     /// Tells the new process what the limits have counted since it was last told; at most once a second.
-    pub fn settle(&self, snapshot: impl FnOnce() -> Snapshot) {
+    pub fn settle(&self, snapshot: impl FnOnce() -> Told) {
         let mut heir = self.heir.lock();
         if let Some(it) = heir.as_mut().filter(|it| it.next <= Instant::now())
             && it.settle(snapshot()).is_err()
@@ -181,7 +204,7 @@ impl Upgrades {
 
     /// The last word: what is left of the limits, and how many connections were cut. Waits for what is
     /// being said.
-    pub fn take_leave(&self, cut: usize, snapshot: impl FnOnce() -> Snapshot) {
+    pub fn take_leave(&self, cut: usize, snapshot: impl FnOnce() -> Told) {
         if let Some(mut heir) = self.heir.lock().take() {
             let _ = heir.settle(snapshot());
             let _ = heir.channel.send(&Frame::Cut(cut as u64));
@@ -190,8 +213,9 @@ impl Upgrades {
 }
 
 impl Heir {
-    fn settle(&mut self, now: Snapshot) -> io::Result<()> {
-        self.channel.send_debts(now.since(&self.told))?;
+    fn settle(&mut self, now: Told) -> io::Result<()> {
+        self.channel.send_debts(now.limits.since(&self.told.limits))?;
+        self.channel.send_counts(&now.quotas_since(&self.told))?;
         (self.told, self.next) = (now, Instant::now() + SETTLE);
         Ok(())
     }
@@ -240,9 +264,11 @@ fn attempt(process: &Process, start: &Start, ask: &Ask) -> Result<u32, Failure> 
     let lacks = next.prepared(&patience, ask.patience)?;
     lacks_nothing(&lacks, &warm::has(&process.gateway()))?;
     // As late as can be: what is counted from here on is sent after.
+    flush(process);
     let told = snapshot(process);
     next.send(|channel| {
-        channel.send_debts(told.debts())?;
+        channel.send_debts(told.limits.debts())?;
+        channel.send_counts(&told.quotas)?;
         channel.send(&Frame::Go)
     })?;
     let patience = Patience { until: Some(Instant::now() + GO), is_called_off: &is_called_off };
@@ -268,8 +294,23 @@ fn lacks_nothing(lacks: &[String], here: &BTreeSet<String>) -> Result<(), Failur
     if lost.is_empty() { Ok(()) } else { Err(Failure::Lacks(lost.join(", "))) }
 }
 
-pub fn snapshot(process: &Process) -> Snapshot {
-    process.reloader.shared().limits.snapshot(Now::read().nanos())
+pub fn snapshot(process: &Process) -> Told {
+    let shared = process.reloader.shared();
+    let quotas = match process.reloader.store() {
+        Some(_) => Vec::new(),
+        None => shared.quotas.snapshot(),
+    };
+    Told { limits: shared.limits.snapshot(Now::read().nanos()), quotas }
+}
+
+/// What was used goes to the store, where the new process finds it. Without the store it learns of it when
+/// that is there again.
+fn flush(process: &Process) {
+    let flushed =
+        async { tokio::time::timeout(FLUSH, reload::flush_usage(&process.reloader)).await };
+    if !matches!(process.reloader.wait_for(flushed), Ok(Ok(()))) {
+        log::warn!("the new process hears later of what models used: the store did not take it");
+    }
 }
 
 /// A process that was started to take over.

@@ -107,6 +107,7 @@ impl Predecessor {
         loop {
             match self.channel.receive(&patience).map_err(gone)? {
                 Frame::Debts(debts) => add(shared, self.has_same_keys, &debts),
+                Frame::Counts(counts) => shared.quotas.add(&counts, Now::read().unix.as_secs()),
                 Frame::Go => return Ok(()),
                 _ => return Err(gone(Broken::Unknown)),
             }
@@ -148,6 +149,7 @@ impl Predecessor {
         loop {
             match self.channel.receive(&patience) {
                 Ok(Frame::Debts(debts)) => add(shared, self.has_same_keys, &debts),
+                Ok(Frame::Counts(counts)) => shared.quotas.add(&counts, Now::read().unix.as_secs()),
                 Ok(Frame::Cut(connections)) => {
                     shared.metrics.lifecycle.streams_cut().inc_by(connections)
                 }

@@ -83,6 +83,16 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// `null` for none.
+    pub fn truth(&mut self, key: &'static str, value: Option<bool>) {
+        self.key(key);
+        self.line.extend_from_slice(match value {
+            Some(true) => b"true",
+            Some(false) => b"false",
+            None => b"null",
+        });
+    }
+
     /// Millionths of a millionth, as a number with twelve decimals; `null` for none.
     pub fn trillionths(&mut self, key: &'static str, value: Option<u64>) {
         const ONE: u64 = 1_000_000_000_000;

@@ -37,6 +37,8 @@ pub struct Record<'a> {
     /// The word of the rejection that a route which only reports did not make.
     pub would_refuse: Option<&'a str>,
     pub route: Option<&'a str>,
+    /// Of a request that the gateway made of itself: the route that was asked for it.
+    pub parent: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub credential: Option<&'a str>,
     pub authenticator: Option<&'a str>,
@@ -49,6 +51,8 @@ pub struct Record<'a> {
     pub retries: u32,
     /// Of what a model answered.
     pub llm: Option<Llm<'a>>,
+    /// Of what a server of tools answered.
+    pub mcp: Option<Mcp<'a>>,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
     /// Why it was refused, or would have been, for the operator only.
@@ -64,6 +68,8 @@ pub struct Llm<'a> {
     /// What the provider calls the model.
     pub target: Option<&'a str>,
     pub tokens: Option<Tokens>,
+    /// Whether a provider did not say all of them.
+    pub is_estimated: bool,
     /// Millionths of a millionth of a dollar.
     pub cost: Option<u64>,
     pub first_token: Option<Duration>,
@@ -74,6 +80,28 @@ pub struct Llm<'a> {
     pub response_body: Option<&'a [u8]>,
     /// The guards that found something, with the side on which they did.
     pub guards: &'a [String],
+}
+
+/// What a server of tools was asked. Of arguments only what tells whether they were the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mcp<'a> {
+    pub method: &'a str,
+    pub server: &'a str,
+    /// What the server calls the tool, prompt or resource.
+    pub target: &'a str,
+    pub arguments: Option<[u8; 8]>,
+    pub result: &'a str,
+}
+
+impl Mcp<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.bytes("method", Some(self.method.as_bytes()), SHORT);
+        object.bytes("server", Some(self.server.as_bytes()), SHORT);
+        object.bytes("target", Some(self.target.as_bytes()), SHORT);
+        let print = self.arguments.map(|it| format!("{:016x}", u64::from_be_bytes(it)));
+        object.bytes("arguments_sha256", print.as_deref().map(str::as_bytes), SHORT);
+        object.bytes("result", Some(self.result.as_bytes()), SHORT);
+    }
 }
 
 impl Record<'_> {
@@ -98,6 +126,7 @@ impl Record<'_> {
         object.bytes("code", self.code.map(str::as_bytes), SHORT);
         object.bytes("would_refuse", self.would_refuse.map(str::as_bytes), SHORT);
         object.bytes("route", self.route.map(str::as_bytes), SHORT);
+        object.bytes("parent", self.parent.map(str::as_bytes), SHORT);
         object.bytes("consumer", self.consumer.map(str::as_bytes), SHORT);
         object.bytes("credential", self.credential.map(str::as_bytes), SHORT);
         object.bytes("authenticator", self.authenticator.map(str::as_bytes), SHORT);
@@ -111,6 +140,10 @@ impl Record<'_> {
         match &self.llm {
             Some(llm) => object.nested("llm", |object| llm.write(object)),
             None => object.bytes("llm", None, 0),
+        }
+        match &self.mcp {
+            Some(mcp) => object.nested("mcp", |object| mcp.write(object)),
+            None => object.bytes("mcp", None, 0),
         }
         object.bytes("user_agent", self.user_agent, SHORT);
         object.bytes("referer", self.referer, SHORT);
@@ -129,6 +162,7 @@ impl Llm<'_> {
         object.count("tokens_cached", self.tokens.map(|it| it.cached));
         object.count("tokens_out", self.tokens.map(|it| it.output));
         object.count("tokens_reasoning", self.tokens.map(|it| it.reasoning));
+        object.truth("tokens_estimated", self.tokens.map(|_| self.is_estimated));
         object.trillionths("cost_dollars", self.cost);
         object.millis("first_token_ms", self.first_token);
         object.bytes("cache", self.cache.map(str::as_bytes), SHORT);
@@ -186,6 +220,7 @@ pub mod tests {
             code: None,
             would_refuse: None,
             route: Some("orders"),
+            parent: None,
             consumer: None,
             credential: None,
             authenticator: None,
@@ -197,6 +232,7 @@ pub mod tests {
             upstream_duration: None,
             retries: 0,
             llm: None,
+            mcp: None,
             user_agent: None,
             referer: None,
             cause: None,
@@ -237,6 +273,7 @@ pub mod tests {
             provider: Some("openai"),
             target: Some("gpt"),
             tokens: Some(tokens),
+            is_estimated: true,
             cost: Some(1_250_000),
             first_token: Some(Duration::from_millis(5)),
             cache: Some("miss"),
@@ -247,7 +284,7 @@ pub mod tests {
         let expected = json!({
             "model": "fast", "provider": "openai", "provider_model": "gpt", "tokens_in": 10,
             "tokens_cached": 4, "tokens_out": 7, "tokens_reasoning": 2,
-            "cost_dollars": 0.000_001_25, "first_token_ms": 5.0,
+            "tokens_estimated": true, "cost_dollars": 0.000_001_25, "first_token_ms": 5.0,
             "cache": "miss", "guards": ["request:cards", "response:bad"],
             "request_body": null, "response_body": "{\"a\":1}",
         });
@@ -264,8 +301,8 @@ pub mod tests {
             &json!({
                 "model": "fast", "provider": null, "provider_model": null, "tokens_in": null,
                 "tokens_cached": null, "tokens_out": null, "tokens_reasoning": null,
-                "cost_dollars": null, "first_token_ms": null, "cache": null,
-                "guards": [], "request_body": null, "response_body": null,
+                "tokens_estimated": null, "cost_dollars": null, "first_token_ms": null,
+                "cache": null, "guards": [], "request_body": null, "response_body": null,
             }),
         );
     }
@@ -276,10 +313,10 @@ pub mod tests {
             r#"{"time":"2026-01-01T00:00:00.007Z","request_id":"0198c0de","trace_id":null,"client_ip":"192.0.2.1","#,
             r#""method":"GET","host":"api.example.com","path":"/orders/7","query":null,"#,
             r#""protocol":"HTTP/1.1","tls_version":null,"status":200,"code":null,"would_refuse":null,"#,
-            r#""route":"orders","consumer":null,"#,
+            r#""route":"orders","parent":null,"consumer":null,"#,
             r#""credential":null,"authenticator":null,"upstream":null,"endpoint":null,"#,
             r#""bytes_in":0,"bytes_out":512,"duration_ms":1.234,"upstream_ms":null,"retries":0,"#,
-            r#""llm":null,"user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
+            r#""llm":null,"mcp":null,"user_agent":null,"referer":null,"cause":null,"revision":"abc"}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(line(&record())).unwrap(), expected);
@@ -342,7 +379,7 @@ pub mod tests {
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             let read: Value = serde_json::from_slice(&line).unwrap();
             prop_assert_eq!(&read["path"], &json!(String::from_utf8_lossy(&path)));
-            prop_assert_eq!(read.as_object().unwrap().len(), 29);
+            prop_assert_eq!(read.as_object().unwrap().len(), 31);
         }
     }
 }

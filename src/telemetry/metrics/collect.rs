@@ -23,7 +23,7 @@ use super::{
         UpstreamMetrics,
     },
     keep::Keep,
-    llm, mirror, process,
+    llm, mcp, mirror, process,
     status::Method,
     tls,
 };
@@ -55,6 +55,7 @@ pub struct Cells {
     pub mirrors: Keep<Arc<str>, MirrorMetrics>,
     pub tls: tls::Cells,
     pub llm: llm::Cells,
+    pub mcp: mcp::Cells,
     pub rejections: [AtomicU64; Code::ALL.len()],
     pub limit_keys: AtomicU64,
     pub limit_evicted: AtomicU64,
@@ -70,6 +71,9 @@ pub struct StoreReading {
     pub is_up: bool,
     /// Consumers that do not fit beside the file.
     pub left_out: u64,
+    /// Rows of the ledger that were written and that were lost, and those that wait.
+    pub calls: (u64, u64),
+    pub queued: u64,
 }
 
 const REQUESTS: Family = Family(
@@ -216,6 +220,7 @@ impl Cells {
             mirrors: Keep::new(),
             tls: tls::Cells::new(),
             llm: llm::Cells::new(),
+            mcp: mcp::Cells::new(),
             rejections: [const { AtomicU64::new(0) }; Code::ALL.len()],
             limit_keys: AtomicU64::new(0),
             limit_evicted: AtomicU64::new(0),
@@ -242,6 +247,7 @@ impl Cells {
         self.mirrors.sweep();
         self.tls.sweep();
         self.llm.sweep(&self.consumers.all());
+        self.mcp.sweep();
     }
 
     fn routes(&self) -> [MetricFamily; 3] {
@@ -385,13 +391,16 @@ impl Cells {
     }
 
     fn store(&self) -> Vec<MetricFamily> {
-        let Some(StoreReading { is_up, left_out }) = *self.store.lock() else { return Vec::new() };
+        let Some(reading) = *self.store.lock() else { return Vec::new() };
+        let StoreReading { is_up, left_out, .. } = reading;
         let up = gauge(&STORE_UP, &[], is_up.into());
         let left_out = gauge(&STORE_LEFT_OUT, &[], number(left_out));
-        vec![
+        let mut families = vec![
             family(&STORE_UP, MetricType::GAUGE, vec![up]),
             family(&STORE_LEFT_OUT, MetricType::GAUGE, vec![left_out]),
-        ]
+        ];
+        families.extend(llm::ledger(&reading));
+        families
     }
 
     fn process(&self) -> Vec<MetricFamily> {
@@ -424,6 +433,7 @@ impl Exposition {
             .chain(&tls::FAMILIES)
             .chain(&bodies::FAMILIES)
             .chain(&llm::FAMILIES)
+            .chain(&mcp::FAMILIES)
             .copied()
             .chain(process)
             .map(|Family(name, help, labels)| {
@@ -453,6 +463,7 @@ impl Collector for Exposition {
         families.extend(bodies::collect(&self.cells.bodies));
         families.extend(self.cells.tls.collect());
         families.extend(self.cells.llm.collect(&self.cells.consumers.all()));
+        families.extend(self.cells.mcp.collect());
         families.extend(self.cells.store());
         families
     }

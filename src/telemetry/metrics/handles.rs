@@ -389,6 +389,27 @@ outcomes! {
 }
 
 outcomes! {
+    /// How a call of a tool ended, as the label `result`.
+    McpOutcome counted by McpOutcomes {
+        Answered = "answered";
+        /// The tool says that it failed.
+        ToolError = "tool_error";
+        /// The server answered with an error of the protocol.
+        Error = "error";
+        /// The client is asked for something first.
+        InputRequired = "input_required";
+        /// A limit or a rule of ours.
+        Refused = "refused";
+        Timeout = "timeout";
+        Unreachable = "unreachable";
+        /// An answer that makes no sense.
+        Malformed = "malformed";
+        /// The client left first.
+        ClientGone = "client_gone";
+    }
+}
+
+outcomes! {
     /// What a limit said, as the label `result`.
     LimitOutcome counted by LimitMetrics {
         Allowed = "allowed";
@@ -425,6 +446,15 @@ outcomes! {
         CertificateStatus = "failed" "certificate_status";
         /// Anything else about it: its signature, its purpose, its form.
         CertificateInvalid = "failed" "certificate_invalid";
+    }
+}
+
+impl McpOutcome {
+    /// The label `result`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        let labels = Self::LABELS.get(self as usize);
+        labels.and_then(|it| it.last()).copied().unwrap_or_default()
     }
 }
 

@@ -30,6 +30,10 @@ impl<K: Ord + Clone, T> Keep<K, T> {
         self.0.lock().contains_key(key)
     }
 
+    pub fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
     /// Forgets what nobody else holds.
     pub fn sweep(&self) {
         // A count of one cannot rise behind our back: the only other way to the thing is this map,

@@ -7,6 +7,7 @@ use std::sync::{
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{
+    collect::StoreReading,
     family::{Family, counter, family, gauge, histogram, number},
     handles::{ConsumerMetrics, GuardMetrics, LlmMetrics, RecallMetrics},
     histogram::{EXCHANGE, Histogram},
@@ -28,9 +29,9 @@ const COST: Family = Family(
     "What they cost by the prices of the configuration.",
     &["model", "consumer"],
 );
-const UNKNOWN: Family = Family(
-    "tollgate_llm_usage_unknown_total",
-    "Answers, whole or begun, whose provider did not say what they used.",
+const ESTIMATED: Family = Family(
+    "tollgate_llm_usage_estimated_total",
+    "Calls of whose tokens some are estimated: no provider said what they used.",
     &["model", "consumer"],
 );
 const FIRST_TOKEN: Family = Family(
@@ -56,8 +57,28 @@ const RECALL: Family = Family(
     &["model", "result"],
 );
 
-pub const FAMILIES: [&Family; 8] =
-    [&TRIES, &TOKENS, &COST, &UNKNOWN, &FIRST_TOKEN, &KEY_UP, &GUARDS, &RECALL];
+const LEDGER: Family = Family(
+    "tollgate_llm_ledger_total",
+    "Calls that the ledger has (`written`) or lost (`dropped`: the store was away for too long).",
+    &["result"],
+);
+const QUEUED: Family =
+    Family("tollgate_llm_ledger_queued", "Calls on their way to the ledger in the store.", &[]);
+
+pub const FAMILIES: [&Family; 10] =
+    [&TRIES, &TOKENS, &COST, &ESTIMATED, &FIRST_TOKEN, &KEY_UP, &LEDGER, &QUEUED, &GUARDS, &RECALL];
+
+/// Of a process with a store.
+pub fn ledger(reading: &StoreReading) -> [MetricFamily; 2] {
+    let (written, dropped) = reading.calls;
+    let counts = [("written", written), ("dropped", dropped)]
+        .map(|(result, count)| counter(&LEDGER, &[result], number(count)));
+    let queued = gauge(&QUEUED, &[], number(reading.queued));
+    [
+        family(&LEDGER, MetricType::COUNTER, counts.into()),
+        family(&QUEUED, MetricType::GAUGE, vec![queued]),
+    ]
+}
 
 /// Tokens by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +96,7 @@ pub struct Use {
     /// In whole micro-dollars and what is left of one, in millionths of it.
     cost: AtomicU64,
     part: AtomicU64,
-    unknown: AtomicU64,
+    estimated: AtomicU64,
 }
 
 const KINDS: [&str; 4] = ["input", "cached", "output", "reasoning"];
@@ -96,8 +117,8 @@ impl Use {
         self.cost.fetch_add(cost / MICRO + carried, Relaxed);
     }
 
-    pub fn unknown(&self) {
-        self.unknown.fetch_add(1, Relaxed);
+    pub fn estimated(&self) {
+        self.estimated.fetch_add(1, Relaxed);
     }
 
     fn dollars(&self) -> f64 {
@@ -184,7 +205,7 @@ impl Cells {
     }
 
     pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 8] {
-        let (mut tries, mut tokens, mut costs, mut unknown) = (vec![], vec![], vec![], vec![]);
+        let (mut tries, mut tokens, mut costs, mut estimated) = (vec![], vec![], vec![], vec![]);
         for ((model, provider), metrics) in self.tries.all() {
             tries.extend(metrics.counts().map(|(labels, count)| {
                 counter(&TRIES, &[&[&*model, &*provider], labels].concat(), number(count))
@@ -198,7 +219,7 @@ impl Cells {
                     counter(&TOKENS, &labels, number(count.load(Relaxed)))
                 }));
                 costs.push(counter(&COST, &labels, used.dollars()));
-                unknown.push(counter(&UNKNOWN, &labels, number(used.unknown.load(Relaxed))));
+                estimated.push(counter(&ESTIMATED, &labels, number(used.estimated.load(Relaxed))));
             }
         }
         let models = self.models.all();
@@ -226,7 +247,7 @@ impl Cells {
             family(&TRIES, MetricType::COUNTER, tries),
             family(&TOKENS, MetricType::COUNTER, tokens),
             family(&COST, MetricType::COUNTER, costs),
-            family(&UNKNOWN, MetricType::COUNTER, unknown),
+            family(&ESTIMATED, MetricType::COUNTER, estimated),
             family(&FIRST_TOKEN, MetricType::HISTOGRAM, firsts.collect()),
             family(&KEY_UP, MetricType::GAUGE, keys.collect()),
             family(&GUARDS, MetricType::COUNTER, guards),

@@ -10,6 +10,7 @@ mod histogram;
 mod keep;
 mod lifecycle;
 mod llm;
+mod mcp;
 mod mirror;
 mod process;
 mod status;
@@ -35,11 +36,13 @@ pub use self::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
         CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, GuardMetrics,
         GuardOutcome, HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics,
-        LlmOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, RecallMetrics,
-        RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
+        LlmOutcome, McpOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome,
+        RecallMetrics, RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
+        UpstreamMetrics,
     },
     lifecycle::{Lifecycle, UpgradeResult},
     llm::{KeyMetrics, ModelMetrics, Tokens, Use},
+    mcp::McpMetrics,
     status::Method,
     traces::TraceMetrics,
 };
@@ -267,6 +270,11 @@ impl Metrics {
 
     pub fn llm_key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {
         self.cells.llm.key(provider, key)
+    }
+
+    /// A server of tools.
+    pub fn mcp_server(&self, name: &str) -> Arc<McpMetrics> {
+        self.cells.mcp.server(name)
     }
 
     /// Forgets the series that no snapshot holds any more. To be called after each swap; what an

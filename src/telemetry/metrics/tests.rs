@@ -28,6 +28,8 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     upstream.retried();
     let consumers = metrics.consumers(&["c"], 1);
     consumers[0].record(200);
+    let tools = metrics.mcp_server("crm");
+    tools.called(&"search".into(), McpOutcome::Answered, Duration::from_millis(1));
     let model = metrics.llm_model("m");
     model.first_token.observe(Duration::from_millis(5));
     model.recall.record(RecallOutcome::Hit);
@@ -40,7 +42,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     access.record(AccessOutcome::Allowed);
     metrics.config_applied("abc", Duration::from_secs(1_700_000_000));
     metrics.connections("http").inc();
-    metrics.set_store(StoreReading { is_up: true, left_out: 0 });
+    metrics.set_store(StoreReading { is_up: true, left_out: 0, calls: (0, 0), queued: 0 });
     let bodies = metrics.bodies("r");
     bodies.record(BodyOutcome::Valid);
     bodies.compressed(2, 1);
@@ -62,6 +64,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(report),
         Box::new(bodies),
         Box::new(model),
+        Box::new(tools),
         Box::new(metrics.llm_tries("m", "openai")),
         Box::new(metrics.llm_key("openai", "a")),
         Box::new(metrics.guard("cards")),

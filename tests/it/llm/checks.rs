@@ -1,7 +1,7 @@
 //! What the stubs find wrong with a request: as strict as the vendors' documents.
 use serde_json::Value;
 
-use super::vendors::Vendor;
+use super::{bedrock, vendors::Vendor};
 
 /// # Errors
 /// It says something else than these words.
@@ -25,7 +25,7 @@ pub fn embed(vendor: Vendor, end: &str, body: &Value) -> Result<usize, String> {
             &["model", "input", "dimensions", "truncate", "options", "keep_alive"]
         }
         (Vendor::Mistral, _) => &["model", "input", "output_dimension", "encoding_format"],
-        (Vendor::Anthropic, _) => return Err("no such thing".to_owned()),
+        (Vendor::Anthropic | Vendor::Bedrock, _) => return Err("no such thing".to_owned()),
         _ => &["model", "input", "dimensions", "encoding_format", "user"],
     };
     known(body, words)?;
@@ -102,6 +102,9 @@ pub fn body(vendor: Vendor, body: &Value) -> Result<(), String> {
             "output_config",
             "metadata",
         ],
+        Vendor::Bedrock => {
+            &["messages", "system", "inferenceConfig", "toolConfig", "additionalModelRequestFields"]
+        }
         Vendor::Ollama => {
             &["model", "messages", "tools", "format", "think", "options", "stream", "keep_alive"]
         }
@@ -120,6 +123,7 @@ pub fn body(vendor: Vendor, body: &Value) -> Result<(), String> {
         Vendor::Anthropic => anthropic(body),
         Vendor::Gemini => gemini(body),
         Vendor::Ollama => ollama(body),
+        Vendor::Bedrock => bedrock::check(body),
     }
 }
 

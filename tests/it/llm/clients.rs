@@ -43,7 +43,11 @@ pub fn expected(client: Client, vendor: Vendor, has_tool: bool) -> Heard {
     };
     // Ollama has no words for the others.
     let tells = client != Client::Ollama && vendor != Vendor::Ollama;
-    let (cached, thought) = if tells { (CACHED, THOUGHT) } else { (0, 0) };
+    let (cached, thought) = match vendor {
+        _ if !tells => (0, 0),
+        Vendor::Bedrock => (CACHED, 0),
+        _ => (CACHED, THOUGHT),
+    };
     let arguments: Value = serde_json::from_str(&ARGUMENTS.concat()).unwrap();
     Heard {
         text: if has_tool { String::new() } else { TEXT.concat() },

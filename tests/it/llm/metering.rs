@@ -48,7 +48,7 @@ fn tokens_and_costs_are_counted_by_model_and_consumer() {
         json!({
             "model": "priced", "provider": "openai", "provider_model": "m", "tokens_in": INPUT,
             "tokens_cached": CACHED, "tokens_out": OUTPUT, "tokens_reasoning": THOUGHT,
-            "cost_dollars": 0.000_015_6, "first_token_ms": line["llm"]["first_token_ms"],
+            "tokens_estimated": false, "cost_dollars": 0.000_015_6, "first_token_ms": line["llm"]["first_token_ms"],
             "cache": null, "guards": [], "request_body": null, "response_body": null,
         })
     );
@@ -69,18 +69,29 @@ fn a_key_in_the_query_is_in_no_log() {
 }
 
 #[test]
-fn what_is_not_known_is_not_counted_as_nothing() {
+fn what_is_not_known_is_estimated_and_said_to_be() {
     let scene = Scene::start();
-    assert_eq!(scene.chat("openai.no-usage").status, 200);
-    assert_eq!(scene.chat_stream("mistral.no-usage").status, 200);
-    let unknown = || scene.gateway.metric("tollgate_llm_usage_unknown_total", &[]);
-    wait_until("both are counted", || unknown() >= 2.0);
-    let log = scene.gateway.access_log(2);
-    assert!(log.iter().all(|it| it["llm"]["tokens_in"].is_null()), "{log:?}");
-    // One that broke off used what was said until then.
-    assert_eq!(scene.chat_stream("anthropic.cut").status, 200);
-    let log = scene.gateway.access_log(3);
-    assert_eq!(log[2]["llm"]["tokens_in"], json!(INPUT), "{}", log[2]);
+    let answers = [scene.chat("openai.no-usage"), scene.chat_stream("mistral.no-usage")];
+    assert!(answers.iter().all(|it| it.status == 200));
+    scene.gateway.wait_metric("tollgate_llm_usage_estimated_total", &[], |it| it == 2.0);
+    for answer in &answers {
+        let llm = scene.gateway.logged(answer)["llm"].clone();
+        assert_eq!(llm["tokens_estimated"], json!(true), "{llm}");
+        // "Hello, wörld 😀!": five to seven tokens, by the tokenizer that one asks.
+        let (input, output) =
+            (llm["tokens_in"].as_u64().unwrap(), llm["tokens_out"].as_u64().unwrap());
+        assert!((1..=20).contains(&input) && (4..=8).contains(&output), "{llm}");
+    }
+    // One that broke off used what was said until then, and what went to the client.
+    let cut = scene.chat_stream("anthropic.cut");
+    assert_eq!(cut.status, 200);
+    let llm = scene.gateway.logged(&cut)["llm"].clone();
+    assert_eq!(
+        (&llm["tokens_in"], &llm["tokens_estimated"]),
+        (&json!(INPUT), &json!(true)),
+        "{llm}"
+    );
+    assert!(llm["tokens_out"].as_u64().unwrap() > 0, "{llm}");
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Routes that models answer: each client's API before each vendor's stub, whole and as a stream, and
 //! what happens when vendors, keys or clients misbehave.
+mod bedrock;
 mod checks;
 mod clients;
 mod endpoints;
 mod faults;
 mod guards;
 mod http2;
+mod ledger;
 mod matrix;
 mod metering;
 mod prompts;
+mod quotas;
 mod recall;
 mod refusals;
 mod sdks;

@@ -65,7 +65,7 @@ fn every_client_gets_the_answer_of_every_vendor_again() {
     let tokens = [("model", "c-openai-m"), ("kind", "input")];
     scene.gateway.wait_metric("tollgate_llm_tokens_total", &tokens, |it| it == 80.0);
     let unknown = [("model", "c-openai-m")];
-    assert_eq!(scene.gateway.metric("tollgate_llm_usage_unknown_total", &unknown), 0.0);
+    assert_eq!(scene.gateway.metric("tollgate_llm_usage_estimated_total", &unknown), 0.0);
     let again = Client::OpenAi.ask(&scene, "c-openai-m", false, false);
     let line = scene.gateway.logged(&again);
     assert_eq!(line["llm"]["cache"], "hit", "{line}");

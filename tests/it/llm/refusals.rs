@@ -163,7 +163,11 @@ fn explain_says_who_would_be_asked() {
         serde_json::from_str(&exit.stdout).unwrap_or_else(|why| panic!("{why}: {exit:?}"));
     assert_eq!((&said["outcome"], &said["route"]), (&json!("forwarded"), &json!("ai")), "{said}");
     let fast = &said["models"]["fast"];
-    assert_eq!(fast["targets"], json!([{"target": "openai/gpt-5-mini", "weight": 1}]), "{said}");
+    assert_eq!(
+        fast["targets"],
+        json!([{"target": "openai/gpt-5-mini", "api": "openai", "weight": 1}]),
+        "{said}"
+    );
     assert_eq!(fast["fallback"], json!(["llama/llama3.2"]), "{said}");
     assert!(!exit.stdout.contains("change-me"), "{said}");
 }

@@ -1,7 +1,10 @@
 //! What the stubs say: one answer, whole and as a stream, in each vendor's words.
 use serde_json::{Value, json};
 
-use super::vendors::{Asks, Vendor};
+use super::{
+    bedrock,
+    vendors::{Asks, Vendor},
+};
 
 /// Of each answer: 10 tokens in, of which the cache had 4; 7 out, of which 2 were thought.
 pub const INPUT: u64 = 10;
@@ -73,6 +76,7 @@ impl Vendor {
                     "usage": anthropic_usage(OUTPUT),
                 })
             }
+            Self::Bedrock => bedrock::whole(asks),
             Self::Ollama => {
                 let mut body = ollama_line(&ollama_message(asks, &text));
                 ollama_end(&mut body, hides_usage);
@@ -99,15 +103,17 @@ impl Vendor {
         body
     }
 
-    pub fn events(self, asks: &Asks, request: &Value, hides_usage: bool) -> Vec<String> {
-        match self {
+    pub fn events(self, asks: &Asks, request: &Value, hides_usage: bool) -> Vec<Vec<u8>> {
+        let texts = match self {
             Self::OpenAi | Self::Azure | Self::Mistral => {
                 self.openai_events(asks, request, hides_usage)
             }
             Self::Ollama => ollama_events(asks, hides_usage),
+            Self::Bedrock => return bedrock::events(asks, hides_usage),
             Self::Anthropic => anthropic_events(asks),
             Self::Gemini => gemini_events(asks, hides_usage),
-        }
+        };
+        texts.into_iter().map(String::into_bytes).collect()
     }
 
     fn openai_events(self, asks: &Asks, request: &Value, hides_usage: bool) -> Vec<String> {

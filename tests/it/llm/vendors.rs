@@ -2,7 +2,7 @@
 //! own words, and misbehave as the name of the model says.
 use serde_json::{Value, json};
 
-use super::checks;
+use super::{bedrock, checks};
 use crate::support::{Behaviour, Recorded, Upstream, reply};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,15 +13,17 @@ pub enum Vendor {
     Anthropic,
     Gemini,
     Ollama,
+    Bedrock,
 }
 
-pub const VENDORS: [Vendor; 6] = [
+pub const VENDORS: [Vendor; 7] = [
     Vendor::OpenAi,
     Vendor::Azure,
     Vendor::Mistral,
     Vendor::Anthropic,
     Vendor::Gemini,
     Vendor::Ollama,
+    Vendor::Bedrock,
 ];
 
 /// Of Azure's API, as the stub wants it.
@@ -33,6 +35,7 @@ impl Vendor {
             Self::OpenAi => "openai",
             Self::Azure => "azure",
             Self::Ollama => "ollama",
+            Self::Bedrock => "bedrock",
             Self::Mistral => "mistral",
             Self::Anthropic => "anthropic",
             Self::Gemini => "gemini",
@@ -52,7 +55,7 @@ impl Vendor {
     fn check(self, request: &Recorded) -> Result<Value, (u16, String)> {
         let wrong = |why: String| (400, why);
         let (header, value) = match self {
-            Self::OpenAi | Self::Mistral | Self::Ollama => {
+            Self::OpenAi | Self::Mistral | Self::Ollama | Self::Bedrock => {
                 ("authorization", format!("Bearer {}", self.secret()))
             }
             Self::Azure => ("api-key", self.secret()),
@@ -92,6 +95,7 @@ impl Vendor {
         };
         match self {
             Self::Gemini => in_path(),
+            Self::Bedrock => request.target.split('/').nth(2).unwrap_or_default().to_owned(),
             Self::Azure => request.target.split('/').nth(3).unwrap_or_default().to_owned(),
             _ => body["model"].as_str().unwrap_or_default().to_owned(),
         }
@@ -100,6 +104,7 @@ impl Vendor {
     fn is_stream(self, request: &Recorded, body: &Value) -> bool {
         match self {
             Self::Gemini => request.target.contains(":streamGenerateContent?alt=sse"),
+            Self::Bedrock => request.target.ends_with("/converse-stream"),
             _ => body["stream"] == true,
         }
     }
@@ -112,6 +117,7 @@ impl Vendor {
                     && request.target.ends_with(&format!("/chat/completions?api-version={AZURE}"))
             }
             Self::Ollama => request.target == "/api/chat",
+            Self::Bedrock => request.target.contains("/converse"),
             Self::Anthropic => request.target == "/v1/messages",
             Self::Gemini => {
                 request.target.contains(":generateContent")
@@ -141,6 +147,10 @@ impl Vendor {
                 let body = json!({"error": error}).to_string();
                 return reply(400, body).with("content-type", "application/json");
             }
+            "refused" if self == Self::Bedrock => {
+                let said = "UnrecognizedClientException:http://internal.amazon.com/";
+                return self.refuse(403, "sk-planted is invalid").with("x-amzn-errortype", said);
+            }
             "refused" => return self.refuse(401, "your key sk-planted-in-error is bad"),
             "unknown" => return self.refuse(404, "no such model"),
             "html" => return reply(200, "<html>").with("content-type", "text/html"),
@@ -166,8 +176,9 @@ impl Vendor {
                 events.truncate(all / 2);
                 events.push(self.error_event());
             }
-            "lies" if self == Self::Ollama => events = vec!["{\n".to_owned()],
-            "lies" => events = vec!["data: {\n\n".to_owned()],
+            "lies" if self == Self::Ollama => events = vec![b"{\n".to_vec()],
+            "lies" if self == Self::Bedrock => events = vec![vec![0; 64]],
+            "lies" => events = vec![b"data: {\n\n".to_vec()],
             _ => {}
         }
         let text = events.concat();
@@ -177,16 +188,16 @@ impl Vendor {
             "error-late" => 8,
             _ => 4096,
         };
-        let kind = if self == Self::Ollama {
-            "application/x-ndjson"
-        } else {
-            "text/event-stream; charset=utf-8"
+        let kind = match self {
+            Self::Ollama => "application/x-ndjson",
+            Self::Bedrock => "application/vnd.amazon.eventstream",
+            _ => "text/event-stream; charset=utf-8",
         };
         let mut bytes = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         .into_bytes();
-        for chunk in text.as_bytes().chunks(size) {
+        for chunk in text.chunks(size) {
             bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
             bytes.extend(chunk);
             bytes.extend(b"\r\n");
@@ -284,6 +295,7 @@ impl Vendor {
                 json!({"error": {"message": why, "type": "t", "param": null, "code": "c"}})
             }
             Self::Ollama => json!({"error": why}),
+            Self::Bedrock => json!({"message": why}),
             Self::Mistral => json!({"object": "error", "message": why, "type": "t"}),
             Self::Anthropic => json!({"type": "error", "error": {"type": kind, "message": why}}),
             Self::Gemini => json!({"error": {"code": status, "message": why, "status": "S"}}),
@@ -291,12 +303,16 @@ impl Vendor {
         reply(status, body.to_string()).with("content-type", "application/json")
     }
 
-    fn error_event(self) -> String {
+    fn error_event(self) -> Vec<u8> {
         let data = match self {
             Self::OpenAi | Self::Azure | Self::Mistral => {
                 json!({"error": {"message": "gone", "type": "server_error"}})
             }
-            Self::Ollama => return "{\"error\":\"gone\"}\n".to_owned(),
+            Self::Ollama => return b"{\"error\":\"gone\"}\n".to_vec(),
+            Self::Bedrock => {
+                let said = json!({"message": "gone"});
+                return bedrock::frame(":exception-type", "serviceUnavailableException", &said);
+            }
             Self::Anthropic => {
                 json!({"type": "error", "error": {"type": "overloaded_error", "message": "gone"}})
             }
@@ -305,7 +321,7 @@ impl Vendor {
             }
         };
         let name = if self == Self::Anthropic { "event: error\n" } else { "" };
-        format!("{name}data: {data}\n\n")
+        format!("{name}data: {data}\n\n").into_bytes()
     }
 }
 
@@ -320,16 +336,23 @@ pub struct Asks {
 impl Asks {
     fn read(vendor: Vendor, body: &Value) -> Self {
         let text = body.to_string();
-        let has_tools = body["tools"].as_array().is_some_and(|it| !it.is_empty());
+        let tools =
+            if vendor == Vendor::Bedrock { &body["toolConfig"]["tools"] } else { &body["tools"] };
+        let has_tools = tools.as_array().is_some_and(|it| !it.is_empty());
         let has_result = match vendor {
             Vendor::Anthropic => text.contains("tool_result"),
             Vendor::Gemini => text.contains("functionResponse"),
+            Vendor::Bedrock => text.contains("toolResult"),
             _ => text.contains("\"role\":\"tool\""),
         };
-        let name =
-            ["/tools/0/function/name", "/tools/0/name", "/tools/0/functionDeclarations/0/name"]
-                .into_iter()
-                .find_map(|it| body.pointer(it)?.as_str());
+        let name = [
+            "/tools/0/function/name",
+            "/tools/0/name",
+            "/tools/0/functionDeclarations/0/name",
+            "/toolConfig/tools/0/toolSpec/name",
+        ]
+        .into_iter()
+        .find_map(|it| body.pointer(it)?.as_str());
         let tool = name.unwrap_or("weather").to_owned();
         Self { wants_tool: has_tools && !has_result, tool }
     }

@@ -7,6 +7,7 @@ use tollgate::store::{
     audit::{Action, Entry, Wanted},
 };
 
+use super::usage;
 use crate::support::{Postgres, hash_of};
 
 /// A store on either backend, and what keeps it alive.
@@ -99,6 +100,9 @@ fn both_backends_pass_every_case() {
             the_audit_is_paged_and_bounded(&store).await;
             no_refused_change_fills_the_store(&store).await;
             old_things_are_forgotten(&store, &backend.open()).await;
+            usage::what_was_used_counts_once(&store, &backend.open()).await;
+            usage::sums_are_kept_apart_as_asked(&store).await;
+            usage::old_calls_are_forgotten(&store).await;
             store.close().await;
             nodes_that_start_at_once_agree(backend).await;
         });
@@ -383,6 +387,7 @@ async fn nodes_that_start_at_once_agree(backend: &Backend) {
     }
     let rows = nodes[0].load(&Rows::default()).await.unwrap();
     assert_eq!((rows.consumers.len(), rows.revision), (6, 7));
+    usage::nodes_that_write_at_once_lose_nothing(&nodes).await;
     for node in nodes {
         node.close().await;
     }
@@ -392,7 +397,7 @@ async fn nodes_that_start_at_once_agree(backend: &Backend) {
 async fn empty(backend: &Backend) {
     let url = backend._postgres.as_ref().unwrap().url();
     let dropped = std::process::Command::new("psql")
-        .args([&url, "-qc", "DROP TABLE tollgate_audit, tollgate_consumers, tollgate_credentials, tollgate_meta, tollgate_subjects, tollgate_uses"])
+        .args([&url, "-qc", "DROP TABLE tollgate_audit, tollgate_consumers, tollgate_credentials, tollgate_meta, tollgate_subjects, tollgate_uses, tollgate_calls, tollgate_usage, tollgate_quotas, tollgate_batches"])
         .status()
         .unwrap();
     assert!(dropped.success());
@@ -458,7 +463,7 @@ fn what_is_no_store_of_ours_is_said() {
         sqlx::query(newer).execute(&pool).await.unwrap();
         pool.close().await;
     });
-    assert_eq!(prepare(), Err(Error::Newer { found: 99, known: 2 }));
+    assert_eq!(prepare(), Err(Error::Newer { found: 99, known: 3 }));
     let nowhere = Location::sqlite(Path::new("/nonexistent/folder/a.db")).unwrap();
     let config = Config { location: nowhere, on_outage: OnOutage::Fail };
     let said = block_on(async { Store::new(config).unwrap().prepare().await });

@@ -5,6 +5,7 @@ mod beside_the_file;
 mod cli;
 mod faults;
 mod nodes;
+mod usage;
 mod uses;
 
 use serde_json::Value;

@@ -50,6 +50,8 @@ pub enum Behaviour {
     Never,
     /// Waits at the gate first.
     After(Gate, Box<Behaviour>),
+    /// The first, which must be `Raw`, and then the other.
+    Then(Box<Behaviour>, Box<Behaviour>),
     /// Writes `head`, then `piece` again and again until the other side leaves.
     Drip { head: Vec<u8>, piece: Vec<u8>, every: Duration },
 }
@@ -307,6 +309,9 @@ fn act(
         Behaviour::After(gate, then) => {
             gate.wait();
             act(*then, is_head, reader, writer)
+        }
+        Behaviour::Then(first, then) => {
+            act(*first, is_head, reader, writer) && act(*then, is_head, reader, writer)
         }
         Behaviour::Drip { head, piece, every } => {
             let mut result = writer.write_all(&head);

@@ -5,7 +5,7 @@ mod external;
 mod introspection;
 mod jwt;
 mod mtls;
-mod oidc;
+pub(super) mod oidc;
 mod signature;
 
 use std::{

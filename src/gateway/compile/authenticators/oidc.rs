@@ -14,6 +14,7 @@ use crate::{
     config::raw::{self, Word},
     diagnostic::{Path, Problems},
     gateway::{
+        Shared,
         compile::{
             consumers,
             oauth::{self, Registration},
@@ -71,7 +72,8 @@ pub(super) fn compile(
     let mapping = mapping(raw, scene, at, problems);
     let claims = claims(raw, mapping.as_ref(), at, problems);
     let session = session(raw, at, problems);
-    let sealer = sealer(raw, scene, at, problems);
+    let secrets = Secrets { secret: raw.secret.as_ref(), previous: raw.previous_secret.as_ref() };
+    let sealer = sealer(&secrets, scene.shared, at, problems);
     let config = config(raw, scene, at, problems);
     let (issuer, client, mapping) = (issuer?, client?, mapping?);
     let shared = scene.shared;
@@ -220,10 +222,16 @@ fn session(raw: &raw::Oidc, at: &Path, problems: &mut Problems) -> Duration {
     session
 }
 
+/// What seals, as it is written.
+pub(in crate::gateway::compile) struct Secrets<'a> {
+    pub secret: Option<&'a Word>,
+    pub previous: Option<&'a Word>,
+}
+
 /// The process's own secret, unless one is given that other nodes and the next process have too.
-fn sealer(
-    raw: &raw::Oidc,
-    scene: &Scene<'_>,
+pub(in crate::gateway::compile) fn sealer(
+    raw: &Secrets<'_>,
+    shared: &Shared,
     at: &Path,
     problems: &mut Problems,
 ) -> Option<Arc<Sealer>> {
@@ -238,12 +246,12 @@ fn sealer(
         }
         Secret::new(text.clone())
     };
-    let previous = raw.previous_secret.as_ref().map(|it| checked(it, "previous_secret"));
-    let Some(secret) = &raw.secret else {
+    let previous = raw.previous.map(|it| checked(it, "previous_secret"));
+    let Some(secret) = raw.secret else {
         if previous.is_some() {
             problems.add(&at.key("previous_secret"), "is for a `secret` that was changed");
         }
-        return Some(scene.shared.sealer.clone());
+        return Some(shared.sealer.clone());
     };
     let secret = checked(secret, "secret");
     let sealer = Sealer::new(&secret, previous.as_slice()).map_err(|why| why.to_string());

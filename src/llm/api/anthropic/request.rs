@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::Version;
 use crate::llm::{
-    api::{Encoded, any_object, parts_of, put, say},
+    api::{Encoded, any_object, parts_of, put, results_first, say},
     chat::{
         Effort, Format, Media, Message, Part, Request, Role, Tool, ToolCall, ToolChoice, ToolResult,
     },
@@ -299,16 +299,10 @@ fn encode_thinking(request: &Request, body: &mut Value) {
 
 fn encode_message(message: &Message) -> Read<Value> {
     let mut content = Vec::new();
-    // Results come first in the turn that brings them.
-    let (results, others): (Vec<&Part>, Vec<&Part>) =
-        message.parts.iter().partition(|it| matches!(it, Part::ToolResult(_)));
-    for part in results.into_iter().chain(others) {
+    for part in results_first(&message.parts) {
         content.extend(encode_part(part)?);
     }
-    let role = match message.role {
-        Role::User => "user",
-        Role::Assistant => "assistant",
-    };
+    let role = message.role.word();
     Ok(json!({"role": role, "content": content}))
 }
 
@@ -361,7 +355,7 @@ fn encode_source(media: &Media) -> Value {
 }
 
 /// Letters, digits, `_` and `-`: ids of other vendors have more.
-fn tool_id(id: &str) -> String {
+pub(in crate::llm::api) fn tool_id(id: &str) -> String {
     let fine = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
     id.chars().map(fine).collect()
 }

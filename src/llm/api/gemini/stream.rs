@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::response::{self, Piece};
 use crate::llm::{
     api::Gathered,
-    chat::{Event, Part, Stop, ToolCall, Usage},
+    chat::{Event, Part, Stop, Usage},
     fields::Malformed,
     stream::{Framing, Manner},
 };
@@ -26,22 +26,7 @@ impl Decoder {
             self.is_started = true;
             events.push(Event::Start { id: piece.id, model: piece.model });
         }
-        for part in piece.parts {
-            match part {
-                Part::Text(text) => events.push(Event::Text(text)),
-                Part::Thinking { text, signature } => {
-                    if !text.is_empty() {
-                        events.push(Event::Thinking(text));
-                    }
-                    events.extend(signature.map(Event::Signature));
-                }
-                Part::ToolCall(ToolCall { id, name, arguments, signature }) => {
-                    events.push(Event::ToolCall { id, name, signature });
-                    events.push(Event::Arguments(Value::Object(arguments).to_string()));
-                }
-                _ => {}
-            }
-        }
+        piece.parts.into_iter().for_each(|it| it.stream(events));
         events.extend(piece.usage.map(Event::Usage));
         if let Some(ended) = piece.stop.filter(|_| !self.is_stopped) {
             self.is_stopped = true;

@@ -241,10 +241,7 @@ fn encode_message(message: &Message, out: &mut Vec<Value>) -> Read<()> {
     if text.is_empty() && images.is_empty() && calls.is_empty() {
         return Ok(());
     }
-    let role = match message.role {
-        Role::User => "user",
-        Role::Assistant => "assistant",
-    };
+    let role = message.role.word();
     let mut value = json!({"role": role, "content": text});
     put(&mut value, "images", (!images.is_empty()).then_some(images));
     put(&mut value, "tool_calls", (!calls.is_empty()).then_some(calls));

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::request::encode_call;
 use crate::llm::{
-    api::{openai::response::call_id, put, text_of},
+    api::{drawn_id, openai::response::call_id, put, text_of},
     chat::{Part, Reason, Response, Stop, ToolCall, Usage},
     fields::{At, Fields, Malformed},
 };
@@ -14,10 +14,10 @@ type Read<T> = Result<T, Malformed>;
 /// It is none.
 pub fn decode(body: Value) -> Read<Response> {
     let piece = Piece::read(body)?;
-    let has_calls = piece.parts.iter().any(|it| matches!(it, Part::ToolCall(_)));
+    let has_calls = piece.has_calls();
     let stop = piece.reason.ok_or_else(|| At::Root.wrong("the answer has no end"))?;
     Ok(Response {
-        id: String::new(),
+        id: drawn_id(),
         model: piece.model,
         parts: piece.parts,
         stop: self::stop(&stop, has_calls),
@@ -36,6 +36,10 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    pub fn has_calls(&self) -> bool {
+        self.parts.iter().any(|it| matches!(it, Part::ToolCall(_)))
+    }
+
     pub fn read(body: Value) -> Read<Self> {
         let mut fields = Fields::new(body, At::Root)?;
         let is_done = fields.flag("done")?.unwrap_or(false);

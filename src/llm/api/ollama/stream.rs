@@ -6,8 +6,8 @@ use super::{
     response::{self, Piece},
 };
 use crate::llm::{
-    api::Gathered,
-    chat::{Event, Part, Stop, ToolCall, Usage},
+    api::{Gathered, drawn_id},
+    chat::{Event, Stop, Usage},
     fields::Malformed,
     stream::{Framing, Manner},
 };
@@ -24,22 +24,12 @@ impl Decoder {
     /// It is no piece of an answer.
     pub fn push(&mut self, value: Value, events: &mut Vec<Event>) -> Result<(), Malformed> {
         let piece = Piece::read(value)?;
+        self.has_calls |= piece.has_calls();
         if !self.is_started {
             self.is_started = true;
-            events.push(Event::Start { id: String::new(), model: piece.model });
+            events.push(Event::Start { id: drawn_id(), model: piece.model });
         }
-        for part in piece.parts {
-            match part {
-                Part::Text(text) => events.push(Event::Text(text)),
-                Part::Thinking { text, .. } => events.push(Event::Thinking(text)),
-                Part::ToolCall(ToolCall { id, name, arguments, signature }) => {
-                    self.has_calls = true;
-                    events.push(Event::ToolCall { id, name, signature });
-                    events.push(Event::Arguments(Value::Object(arguments).to_string()));
-                }
-                _ => {}
-            }
-        }
+        piece.parts.into_iter().for_each(|it| it.stream(events));
         events.extend(piece.usage.map(Event::Usage));
         if let Some(word) = piece.reason.filter(|_| !self.is_stopped) {
             self.is_stopped = true;

@@ -4,7 +4,11 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::llm::{api::Dialect, fields::Malformed, outline::Outline};
+use crate::llm::{
+    api::Dialect,
+    fields::Malformed,
+    outline::{self, Outline},
+};
 
 /// What Mistral has no word for and refuses to be told.
 const UNKNOWN_TO_MISTRAL: &[&str] = &[
@@ -87,34 +91,37 @@ pub fn patch(
 }
 
 /// What stands in messages that Mistral's and OpenAI's own SDKs send back as they got it, and that the
-/// other of the two refuses.
+/// other of the two refuses. With its quotes, as it is looked for.
 fn foreign(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
-        Dialect::Mistral => &["refusal", "annotations", "audio", "function_call"],
-        _ => &["prefix"],
+        Dialect::Mistral => {
+            &[r#""refusal""#, r#""annotations""#, r#""audio""#, r#""function_call""#]
+        }
+        _ => &[r#""prefix""#],
     }
 }
 
 /// The body without them; none where nothing of the kind is in it.
-#[must_use]
-pub fn without_foreign(body: &[u8], dialect: Dialect) -> Option<bytes::Bytes> {
+///
+/// # Errors
+/// It is too much to be looked through.
+pub fn without_foreign(body: &[u8], dialect: Dialect) -> Result<Option<bytes::Bytes>, Malformed> {
     let names = foreign(dialect);
-    let is_there = |name: &&str| memmem::find(body, format!("\"{name}\"").as_bytes()).is_some();
-    if !names.iter().any(is_there) {
-        return None;
+    if !names.iter().any(|it| memmem::find(body, it.as_bytes()).is_some()) {
+        return Ok(None);
     }
-    let mut value: Value = serde_json::from_slice(body).ok()?;
-    let messages = value.get_mut("messages")?.as_array_mut()?;
-    for message in messages.iter_mut().filter_map(Value::as_object_mut) {
-        for name in names {
+    outline::bound(body)?;
+    let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return Ok(None) };
+    let messages = value.get_mut("messages").and_then(Value::as_array_mut);
+    for message in messages.into_iter().flatten().filter_map(Value::as_object_mut) {
+        for name in names.iter().map(|it| it.trim_matches('"')) {
             // What says something is for the provider to refuse.
-            let says_nothing = message.get(*name).is_some_and(is_nothing);
-            if says_nothing {
-                message.remove(*name);
+            if message.get(name).is_some_and(is_nothing) {
+                message.remove(name);
             }
         }
     }
-    serde_json::to_vec(&value).ok().map(bytes::Bytes::from)
+    Ok(serde_json::to_vec(&value).ok().map(bytes::Bytes::from))
 }
 
 fn is_nothing(value: &Value) -> bool {
@@ -201,7 +208,7 @@ mod tests {
     #[test]
     fn messages_that_a_sdk_repeats_are_taken_by_the_other() {
         let check = |dialect, body: &str, expected: Option<&str>| {
-            let said = without_foreign(body.as_bytes(), dialect);
+            let said = without_foreign(body.as_bytes(), dialect).unwrap();
             assert_eq!(said.as_deref(), expected.map(str::as_bytes), "{body}");
         };
         let mistrals = r#"{"messages":[{"role":"assistant","prefix":false}]}"#;

@@ -356,10 +356,7 @@ fn encode_message(message: &Message, is_mistral: bool, out: &mut Vec<Value>) -> 
     }
     // A tool's result is text here: pictures in it are shown by the user.
     pictures.extend(content);
-    let role = match message.role {
-        Role::User => "user",
-        Role::Assistant => "assistant",
-    };
+    let role = message.role.word();
     let content = match pictures.as_slice() {
         [] => Value::Null,
         [one] if one["type"] == "text" => one["text"].clone(),

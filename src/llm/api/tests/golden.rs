@@ -4,7 +4,7 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use serde_json::Value;
 
-use super::{APIS, Api, Azure, Dialect, MANNER, OWN, Version, conversation, streamed};
+use super::{APIS, Api, Azure, Dialect, MANNER, OWN, Version, bedrock, conversation, streamed};
 use crate::llm::{
     chat::{Event, Object, Part, Reason, Response, Stop, ToolCall, Usage},
     seal::Tag,
@@ -12,7 +12,7 @@ use crate::llm::{
     stream::{Decoder, Encoder},
 };
 
-const DIALECTS: [(&str, Dialect); 8] = [
+const DIALECTS: [(&str, Dialect); 9] = [
     ("openai", Dialect::OpenAi),
     ("mistral", Dialect::Mistral),
     ("anthropic", Dialect::Anthropic(Version::V2023)),
@@ -21,6 +21,7 @@ const DIALECTS: [(&str, Dialect); 8] = [
     ("compatible", Dialect::Compatible),
     ("azure", Dialect::Azure(Azure::Deployments)),
     ("ollama", Dialect::Ollama),
+    ("bedrock", Dialect::Bedrock),
 ];
 
 fn answer() -> Response {
@@ -74,14 +75,16 @@ fn shown(api: Api, dialect: Dialect) -> String {
     let mut request = api.decode_request(asked(api)).unwrap();
     Tag::new("nobody's").unmark(&mut request);
     let sent = dialect.encode_request(&request, "the-vendors-model").unwrap();
-    let (vendor, _) = OWN.iter().find(|(it, _)| dialect.speaks(*it)).unwrap();
-    let said = vendor.encode_response(&answer(), 7);
+    let vendor = OWN.iter().find(|(it, _)| dialect.speaks(*it)).map(|(it, _)| *it);
+    let said =
+        vendor.map_or_else(|| bedrock::said(&answer()), |it| it.encode_response(&answer(), 7));
     let mut answered = dialect.decode_response(said).unwrap();
     number(&mut answered.parts);
     answered.id = "id-1".to_owned();
     let answered = api.encode_response(&answered, 7);
     let (mut splitter, mut decoder) = (Splitter::new(dialect), Decoder::new(dialect));
-    splitter.push(&streamed(*vendor, &answer()));
+    let bytes = vendor.map_or_else(|| bedrock::streamed(&answer()), |it| streamed(it, &answer()));
+    splitter.push(&bytes);
     let (mut encoder, mut events, mut out) = (Encoder::new(api, MANNER), Vec::new(), Vec::new());
     let mut calls = 0;
     while let Some(frame) = splitter.take().unwrap() {

@@ -1,7 +1,9 @@
 //! What must hold for every vendor alike: what is written is read back the same, whole or as a stream
 //! that is cut anywhere.
+mod bedrock;
 mod cases;
 mod golden;
+mod requests;
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};

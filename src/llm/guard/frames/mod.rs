@@ -15,7 +15,7 @@ use super::{
     body::Walk,
     events::{LONGEST_ARGUMENTS, Stopped, arguments},
 };
-use crate::llm::{api::Api, sse::Frame};
+use crate::llm::{api::Api, sse::Frame, stream};
 
 /// Whose words they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,11 +312,21 @@ impl Frames {
         self.frame(name.as_deref(), &value)
     }
 
+    /// One that nobody sent.
     fn frame(&self, name: Option<&str>, value: &Value) -> Frame {
-        match self.words {
-            Words::Of(Api::Ollama) => Frame::line(value),
-            _ => Frame::of(name, value),
-        }
+        let (data, mut raw) = (value.to_string().into_bytes(), Vec::new());
+        let event = match self.words {
+            Words::Of(Api::Ollama) => {
+                raw.extend_from_slice(&data);
+                raw.push(b'\n');
+                None
+            }
+            _ => {
+                stream::event(name, value, &mut raw);
+                name.map(str::to_owned)
+            }
+        };
+        Frame { raw: raw.into(), event, id: None, data }
     }
 }
 

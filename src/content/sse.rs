@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 /// A picture that a model draws comes in one event.
-pub(super) const LONGEST: usize = 16 << 20;
+pub const LONGEST: usize = 16 << 20;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,26 +12,10 @@ pub struct Frame {
     pub raw: Bytes,
     /// Its type, if it says one.
     pub event: Option<String>,
+    /// What the stream can be taken up again after.
+    pub id: Option<String>,
     /// The lines of its data, joined; empty for a comment.
     pub data: Vec<u8>,
-}
-
-impl Frame {
-    /// One that nobody sent.
-    #[must_use]
-    pub fn of(event: Option<&str>, data: &serde_json::Value) -> Self {
-        let mut raw = Vec::new();
-        super::stream::event(event, data, &mut raw);
-        let data = data.to_string().into_bytes();
-        Self { raw: raw.into(), event: event.map(str::to_owned), data }
-    }
-
-    /// The same where events are lines.
-    #[must_use]
-    pub fn line(data: &serde_json::Value) -> Self {
-        let data = data.to_string().into_bytes();
-        Self { raw: [data.as_slice(), b"\n"].concat().into(), event: None, data }
-    }
 }
 
 /// An event that is longer than any may be.
@@ -111,7 +95,7 @@ impl Parser {
 }
 
 fn frame(raw: Bytes) -> Frame {
-    let (mut event, mut data, mut has_data) = (None, Vec::new(), false);
+    let (mut event, mut id, mut data, mut has_data) = (None, None, Vec::new(), false);
     let text = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&raw);
     for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
         let (name, value) = match memchr::memchr(b':', line) {
@@ -130,10 +114,11 @@ fn frame(raw: Bytes) -> Frame {
                 data.extend_from_slice(value);
             }
             b"event" => event = Some(String::from_utf8_lossy(value).into_owned()),
+            b"id" => id = Some(String::from_utf8_lossy(value).into_owned()),
             _ => {}
         }
     }
-    Frame { raw, event, data }
+    Frame { raw, event, id, data }
 }
 
 #[cfg(test)]
