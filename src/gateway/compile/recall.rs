@@ -9,9 +9,10 @@ use crate::{
         Shared,
         llm::{Model, Recall, Semantic},
     },
-    llm::{Api, answers::Memory},
+    llm::{Dialect, answers::Memory, api::anthropic::Version},
 };
 
+const ANTHROPIC: Dialect = Dialect::Anthropic(Version::V2023);
 const TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
 const MEMORY: u64 = 16 << 20;
 const MEMORY_MIN: u64 = 1 << 20;
@@ -75,8 +76,11 @@ impl Scene<'_> {
         };
         let at = at.key("model");
         let model = resolve(name, "model without `semantic`", self.models, &at, problems)?;
-        if model.all().any(|it| it.provider.dialect.speaks(Api::Anthropic)) {
-            problems.add(&at, "Anthropic has no embeddings");
+        let has_none = [(Dialect::Bedrock, "Bedrock's Converse"), (ANTHROPIC, "Anthropic")];
+        for (dialect, name) in has_none {
+            if model.all().any(|it| it.provider.dialect.word() == dialect.word()) {
+                problems.add(&at, format!("{name} has no embeddings"));
+            }
         }
         Some(Semantic { model: model.clone(), threshold: threshold? })
     }

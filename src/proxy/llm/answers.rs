@@ -16,7 +16,6 @@ use super::{
     meter::Meter,
     quota,
     target::{Ready, Try, Whole},
-    trouble::Spent,
 };
 use crate::{
     cache::control,
@@ -216,7 +215,7 @@ async fn put(
             Ok(Ready::Whole(whole)) => {
                 running.answered(now);
                 step.target.metrics.record(LlmOutcome::Answered);
-                meter.spend(Spent { usage: whole.usage, said: whole.said }, outgoing.text());
+                meter.spend(whole.spent(), outgoing.text());
                 return Some(whole);
             }
             Ok(Ready::Stream(_)) => return None,

@@ -110,7 +110,7 @@ impl Meter {
         if self.is_free {
             return;
         }
-        let Spent { usage, said } = spent;
+        let Spent { usage, said, .. } = spent;
         let mut usage = usage.unwrap_or_default();
         if usage.input == 0 {
             usage.input = estimate::request(sent);
@@ -121,14 +121,13 @@ impl Meter {
 
     /// A target did not answer, or a guard keeps back what it said.
     pub fn tried(&mut self, trouble: &Trouble, guards: &Guards, sent: &[u8]) {
-        if let Some(blocked) = &trouble.blocked {
-            self.found(guards, Side::Response, blocked.found);
+        if let Some(found) = trouble.blocked {
+            self.found(guards, Side::Response, found);
         }
-        match (trouble.spent, &trouble.blocked) {
-            // It was answered all the same.
-            (Some(spent), Some(blocked)) if blocked.is_whole => self.spend(spent, sent),
-            (Some(spent), _) => self.lose(spent, sent),
-            (None, _) => {}
+        match trouble.spent {
+            Some(spent) if spent.is_whole => self.spend(spent, sent),
+            Some(spent) => self.lose(spent, sent),
+            None => {}
         }
     }
 

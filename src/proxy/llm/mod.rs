@@ -256,6 +256,8 @@ impl Asking<'_> {
         let now = clock::nanos(Instant::now());
         match &outcome {
             Ok(_) => running.answered(now),
+            // A guard of ours keeps back what the target said.
+            Err(trouble) if trouble.blocked.is_some() => running.answered(now),
             Err(trouble) if trouble.is_targets() => running.failed(now),
             Err(_) => drop(running),
         }

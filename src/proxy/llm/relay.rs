@@ -9,7 +9,7 @@ use super::{
     guard::{self, Who},
     leg::Leg,
     target::Try,
-    trouble::{Kept, Spent, Trouble},
+    trouble::{Spent, Trouble},
 };
 use crate::{
     flow::clock,
@@ -214,13 +214,10 @@ impl Relay {
 
     /// Why the stream does not go on: a guard may have said so.
     fn trouble(&mut self, failure: Failure) -> Box<Trouble> {
-        let (spent, is_ended) = (self.spent(), self.is_ended);
+        let spent = self.spent();
         match &mut self.guarding {
             Some(guarding) => match guarding.stopped.take() {
-                Some(stopped) => {
-                    let kept = Kept { found: guarding.found, is_whole: is_ended };
-                    Trouble::blocked(&guarding.guards, stopped, spent, kept)
-                }
+                Some(stopped) => Trouble::blocked(&guarding.guards, stopped, spent, guarding.found),
                 None => Trouble::in_stream(failure),
             },
             None => Trouble::in_stream(failure),
@@ -275,7 +272,7 @@ impl Relay {
                 let is_hidden = *hides_usage && seen.is_usage;
                 if let Some(guarding) = &mut self.guarding {
                     let frames = guarding.frame(frame)?;
-                    let count = frames.len() - usize::from(is_hidden);
+                    let count = frames.len().saturating_sub(usize::from(is_hidden));
                     frames.iter().take(count).for_each(|it| framing.pass(it, &mut self.out));
                 } else if !is_hidden {
                     framing.pass(frame, &mut self.out);
@@ -323,10 +320,11 @@ impl Relay {
     /// What it used so far, as far as is known.
     #[must_use]
     pub fn spent(&self) -> Spent {
-        match &self.way {
-            Way::Translate(it) => Spent { usage: it.usage, said: it.said },
-            Way::Pass { watch, .. } => Spent { usage: watch.usage(), said: watch.said() },
-        }
+        let (usage, said) = match &self.way {
+            Way::Translate(it) => (it.usage, it.said),
+            Way::Pass { watch, .. } => (watch.usage(), watch.said()),
+        };
+        Spent { usage, said, is_whole: self.is_ended }
     }
 
     /// Of what the client gets.

@@ -7,12 +7,7 @@ use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 use serde_json::{Value, json};
 
 use super::{
-    answers::Tape,
-    asked::Outgoing,
-    gone, refusal,
-    relay::Relay,
-    target::Whole,
-    trouble::{Spent, Trouble},
+    answers::Tape, asked::Outgoing, gone, refusal, relay::Relay, target::Whole, trouble::Trouble,
 };
 use crate::{
     flow::rejection::{Code, Rejection},
@@ -53,7 +48,7 @@ pub async fn whole(
 ) -> Result<()> {
     if let Some(meter) = &mut exchange.llm {
         meter.answered();
-        meter.spend(Spent { usage: whole.usage, said: whole.said }, outgoing.text());
+        meter.spend(whole.spent(), outgoing.text());
         meter.found(guards, Side::Response, whole.found);
         meter.said(&whole.body);
     }
@@ -129,7 +124,7 @@ impl Stream<'_> {
         if let Some(meter) = &mut exchange.llm {
             let (spent, sent_for) = (self.relay.spent(), outgoing.text());
             match &sent {
-                Ok(_) if self.relay.is_ended() => meter.spend(spent, sent_for),
+                Ok(_) if spent.is_whole => meter.spend(spent, sent_for),
                 _ => meter.lose(spent, sent_for),
             }
             meter.found(self.guards, Side::Response, self.relay.found());

@@ -15,7 +15,7 @@ use super::{
     guard::{self, Who},
     leg::Leg,
     relay::Relay,
-    trouble::{Kept, Spent, Trouble, no_key},
+    trouble::{Spent, Trouble, no_key},
 };
 use crate::{
     flow::clock,
@@ -78,6 +78,10 @@ pub struct Whole {
 }
 
 impl Whole {
+    pub const fn spent(&self) -> Spent {
+        Spent { usage: self.usage, said: self.said, is_whole: true }
+    }
+
     fn json(body: Bytes, usage: Option<chat::Usage>) -> Self {
         let (is_estimate, said, found) = (false, Tally::new(), Found::default());
         Self { status: 200, content_type: JSON, body, usage, is_estimate, said, found }
@@ -193,7 +197,8 @@ impl Try<'_> {
             if let Err(trouble) = relay.begin(self.who).await {
                 let spent = relay.spent();
                 // Of an error that a provider says, nothing is to be paid unless it says so.
-                let is_spent = spent.usage.is_some() || trouble.status.is_none();
+                let is_said = self.is_held() && spent.said.tokens() > 0;
+                let is_spent = is_said || spent.usage.is_some() || trouble.status.is_none();
                 return Err(trouble.spending(is_spent.then_some(spent)));
             }
             return Ok(Ready::Stream(Box::new(relay)));
@@ -238,9 +243,8 @@ impl Try<'_> {
             Err(stopped) => {
                 let whole = self.whole(200, JSON, body.clone()).ok();
                 let usage = whole.and_then(|it| it.usage);
-                let spent = Spent { usage, said: tally(usage, &body) };
-                let kept = Kept { found, is_whole: true };
-                Err(Trouble::blocked(self.guards, stopped, spent, kept))
+                let spent = Spent { usage, said: tally(usage, &body), is_whole: true };
+                Err(Trouble::blocked(self.guards, stopped, spent, found))
             }
         }
     }
@@ -297,7 +301,10 @@ impl Try<'_> {
         keeping.finish(self.asked.thoughts, self.asked.owner, clock::nanos(Instant::now()));
         let now = clock::Now::read().unix.as_secs();
         let body = match self.asked.prompt {
-            Some(prompt) => prompt.answer(&response).map_err(Trouble::malformed)?,
+            Some(prompt) => prompt.answer(&response).map_err(|why| {
+                let (usage, said) = (response.usage, tally(response.usage, body));
+                Trouble::malformed(why).spending(Some(Spent { usage, said, is_whole: true }))
+            })?,
             None => self.asked.call.api.encode_response(&response, now),
         };
         let body = serde_json::to_vec(&body).unwrap_or_default().into();

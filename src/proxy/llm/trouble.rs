@@ -22,12 +22,7 @@ use crate::{
 pub struct Spent {
     pub usage: Option<chat::Usage>,
     pub said: Tally,
-}
-
-/// An answer that a guard kept back.
-pub struct Kept {
-    pub found: Found,
-    /// Whether all of it came.
+    /// Whether the answer came to its end.
     pub is_whole: bool,
 }
 
@@ -39,8 +34,8 @@ pub struct Trouble {
     pub cause: String,
     /// What the provider said, if the client can be told as it is.
     pub said: Option<(HeaderValue, Bytes)>,
-    /// Of an answer that a guard keeps back.
-    pub blocked: Option<Kept>,
+    /// What guards found in an answer that they keep back.
+    pub blocked: Option<Found>,
     /// What will have to be paid for it all the same.
     pub spent: Option<Spent>,
     /// The status that it answered with.
@@ -83,10 +78,10 @@ impl Trouble {
     }
 
     /// A guard keeps the answer back. Another target would say the same, or be asked until one does not.
-    pub fn blocked(guards: &Guards, stopped: Stopped, spent: Spent, kept: Kept) -> Box<Self> {
+    pub fn blocked(guards: &Guards, stopped: Stopped, spent: Spent, found: Found) -> Box<Self> {
         let failure = guard::failure(guards, Side::Response, stopped);
         let cause = failure.message.clone();
-        let (spent, blocked) = (Some(spent), Some(kept));
+        let (spent, blocked) = (Some(spent), Some(found));
         Box::new(Self { spent, blocked, ..*Self::new(LlmOutcome::Blocked, failure, cause) })
     }
 
