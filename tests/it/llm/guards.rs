@@ -75,7 +75,11 @@ fn what_is_masked_reaches_no_vendor_by_any_way() {
             {"role": "user", "content": CARD}, {"role": "assistant", "tool_calls": [tool]},
             {"role": "tool", "tool_call_id": "call00001", "content": CARD},
         ]);
-        check(chat, json!({"model": vendor.word(), "messages": messages}), vendor);
+        // Amazon wants to know the tools that a conversation has in it.
+        let tools = json!([{"type": "function", "function":
+            {"name": "pay", "parameters": {"type": "object", "properties": {}}}}]);
+        let body = json!({"model": vendor.word(), "messages": messages, "tools": tools});
+        check(chat, body, vendor);
         let block = json!([{"type": "text", "text": format!("is {CARD} mine?")}]);
         let body = json!({"model": vendor.word(), "max_tokens": 5, "system": block,
             "messages": [{"role": "user", "content": block}]});
