@@ -8,6 +8,7 @@ mod accept;
 mod control;
 mod descriptors;
 mod listen;
+mod pool;
 mod signals;
 mod systemd;
 mod traces;
@@ -28,10 +29,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::{
-    apps::HttpServerOptions,
-    connectors::{ConnectorOptions, http::Connector},
-    proxy::HttpProxy,
-    server::ShutdownWatch,
+    apps::HttpServerOptions, proxy::HttpProxy, server::ShutdownWatch,
     server::configuration::ServerConf,
 };
 use tokio::{
@@ -300,7 +298,7 @@ fn proxy(process: &Process, gateway: &Gateway) -> Proxy {
         cache: shared.cache,
         mirrors: process.mirrors.clone(),
         is_draining: process.is_leaving.clone(),
-        connector: Arc::new(connector(gateway)),
+        connector: Arc::new(pool::connector(gateway)),
         calls: shared.calls.clone(),
         own: Arc::default(),
         mcp: Arc::default(),
@@ -421,7 +419,7 @@ fn start_workers(
         threads: gateway.process.workers,
         // Pingora counts the first try too; how often we try again is each upstream's to say.
         max_retries: 16,
-        upstream_keepalive_pool_size: pool_size(&gateway),
+        upstream_keepalive_pool_size: pool::size(&gateway),
         ca_file: upstream::trust::ca_file().map(str::to_owned),
         ..ServerConf::default()
     });
@@ -459,19 +457,6 @@ fn start_workers(
         })?);
     }
     Ok(workers)
-}
-
-/// To the providers of models.
-fn connector(gateway: &Gateway) -> Connector {
-    let mut options = ConnectorOptions::new(pool_size(gateway));
-    options.ca_file = upstream::trust::ca_file().map(str::to_owned);
-    Connector::new(Some(options))
-}
-
-/// The pool is one for all upstreams and drops the least recently used connection when it is full.
-fn pool_size(gateway: &Gateway) -> usize {
-    let endpoints = gateway.upstreams.values().map(|it| it.spec().keepalive).sum::<usize>();
-    endpoints.clamp(512, 65_536)
 }
 
 /// Waits for the word to leave, then for the workers, at most as long as the grace period.

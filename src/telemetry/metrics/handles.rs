@@ -493,16 +493,3 @@ impl TlsMetrics {
         self.swaps[1].fetch_add(1, Relaxed);
     }
 }
-
-/// When a certificate or a revocation list is out of date, Unix time in seconds.
-pub struct ExpiryMetrics(pub(super) AtomicU64);
-
-impl ExpiryMetrics {
-    pub(super) const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    pub fn set(&self, unix: u64) {
-        self.0.store(unix, Relaxed);
-    }
-}

@@ -34,16 +34,16 @@ pub use self::{
     collect::StoreReading,
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
-        CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome, GuardMetrics,
-        GuardOutcome, HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics,
-        LlmOutcome, McpOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome,
-        RecallMetrics, RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics,
-        UpstreamMetrics,
+        CacheOutcome, ConsumerMetrics, EndpointMetrics, FetchOutcome, GuardMetrics, GuardOutcome,
+        HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome,
+        McpOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, RecallMetrics,
+        RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     lifecycle::{Lifecycle, UpgradeResult},
     llm::{KeyMetrics, ModelMetrics, Tokens, Use},
     mcp::McpMetrics,
     status::Method,
+    tls::ExpiryMetrics,
     traces::TraceMetrics,
 };
 use crate::flow::rejection::Code;
