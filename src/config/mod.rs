@@ -11,6 +11,7 @@ mod interpolate;
 mod locate;
 pub mod raw;
 mod tree;
+mod word;
 mod yaml;
 
 pub use effective::effective;

@@ -1,29 +1,10 @@
 //! The configuration as written: serde and nothing else. Every word stays a string here; compiling
 //! parses it. Structs of `Option`s: what is not written is absent, and defaults are set later.
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
-};
+use serde::Deserialize;
 
-/// A scalar kept as it was written: `10`, `10MiB` and `"10"` are all fine where a word is asked for.
-/// Its `Debug` output is empty: any word may be a secret, or have come from `${…}`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Word(pub String);
-
-impl fmt::Debug for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-/// `consumer`, or a map of one key such as `{header: X-Tenant}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Choice {
-    Word(String),
-    Pair(String, String),
-}
+pub use super::word::{Choice, Word};
 
 pub type Map<T> = BTreeMap<String, T>;
 
@@ -356,7 +337,13 @@ raw! {
     Redirect { to: Word, status: u64 }
     Respond { status: u64, body: Word, content_type: Word }
 
-    Llm { providers: Map<LlmProvider>, models: Map<LlmModel>, ledger: LlmLedger }
+    Llm {
+        providers: Map<LlmProvider>,
+        models: Map<LlmModel>,
+        prompts: Map<LlmPrompt>,
+        guards: Vec<LlmGuard>,
+        ledger: LlmLedger,
+    }
     LlmLedger { keep: Word }
     LlmProvider {
         /// `openai`, `azure`, `mistral`, `anthropic`, `gemini`, `ollama` or `bedrock`.
@@ -380,13 +367,47 @@ raw! {
         retry: LlmRetry,
         timeouts: LlmTimeouts,
         price: LlmPrice,
+        cache: LlmCache,
     }
+    LlmCache { ttl: Word, memory: Word, semantic: LlmSemantic }
+    LlmSemantic { model: Word, threshold: Word }
     LlmTarget { provider: Word, model: Word, weight: u64 }
     LlmRetry { attempts: u64, on: Vec<Word> }
     LlmTimeouts { first_byte: Word, whole: Word, total: Word }
     /// US dollars a million tokens.
     LlmPrice { input: Word, cached_input: Word, output: Word }
-    RouteLlm { models: Vec<Word>, strict: bool }
+    /// Exactly one of `pattern` and `webhook`.
+    LlmGuard {
+        name: Word,
+        pattern: Word,
+        webhook: LlmWebhook,
+        action: Word,
+        /// What takes the place of what is masked.
+        with: Word,
+        on: Vec<Word>,
+    }
+    LlmPrompt {
+        model: Word,
+        /// Types by name.
+        input: Map<Word>,
+        system: Word,
+        user: Word,
+        output: Map<Word>,
+        output_schema: Word,
+        max_tokens: u64,
+        temperature: Word,
+    }
+    LlmWebhook { url: Word, timeout: Word, on_outage: Word }
+    RouteLlm {
+        models: Vec<Word>,
+        /// In place of `models`: the route is this prompt's endpoint.
+        prompt: Word,
+        strict: bool,
+        /// Whether what is asked and answered stands in the access log.
+        log_bodies: bool,
+        /// Those that hold here; absent: all.
+        guards: Vec<Word>,
+    }
 
     Mcp {
         servers: Map<McpServer>,
@@ -434,46 +455,4 @@ raw! {
         arguments: Word,
     }
     RouteMcp { servers: Vec<Word>, resource: Word, origins: Vec<Word>, prefix: bool }
-}
-
-impl<'de> Deserialize<'de> for Word {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Scalar;
-        impl Visitor<'_> for Scalar {
-            type Value = Word;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a word")
-            }
-            // The decoder gives every scalar as text: a float would turn `1.20` into `1.2`.
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
-                Ok(Word(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_str(Scalar)
-    }
-}
-
-impl<'de> Deserialize<'de> for Choice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WordOrPair;
-        impl<'de> Visitor<'de> for WordOrPair {
-            type Value = Choice;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a word, or a map of one key such as {header: X-Tenant}")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Choice, E> {
-                Ok(Choice::Word(text.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Choice, A::Error> {
-                let Some((key, Word(value))) = map.next_entry::<String, Word>()? else {
-                    return Err(de::Error::invalid_length(0, &self));
-                };
-                if map.next_entry::<String, Word>()?.is_some() {
-                    return Err(de::Error::invalid_length(2, &self));
-                }
-                Ok(Choice::Pair(key, value))
-            }
-        }
-        deserializer.deserialize_any(WordOrPair)
-    }
 }

@@ -31,6 +31,8 @@ codes! {
     RequestMalformed = 400 "request_malformed" "The request is malformed";
     ParameterUnsupported = 400 "parameter_unsupported" "The model cannot honour a parameter";
     EndpointUnsupported = 400 "endpoint_unsupported" "The model cannot be asked this";
+    RequestBlocked = 400 "request_blocked" "A guard does not let the request pass";
+    AnswerBlocked = 400 "answer_blocked" "A guard does not let the answer pass";
     LoginFailed = 400 "login_failed" "The login was not completed";
     CredentialRequired = 401 "credential_required" "A credential is required";
     CredentialInvalid = 401 "credential_invalid" "The credential was not accepted";
@@ -55,6 +57,7 @@ codes! {
     InternalError = 500 "internal_error" "The gateway failed";
     UpstreamFailed = 502 "upstream_failed" "The upstream failed";
     UpstreamUnavailable = 503 "upstream_unavailable" "No healthy endpoint is available";
+    GuardUnavailable = 503 "guard_unavailable" "What is said cannot be checked now";
     AuthenticatorUnavailable = 503 "authenticator_unavailable" "The caller cannot be verified now";
     Overloaded = 503 "overloaded" "The gateway is overloaded";
     VersionNotSupported = 505 "version_not_supported" "This HTTP version is not supported";

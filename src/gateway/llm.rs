@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 
 use crate::{
     llm::{
-        Dialect, api::place::Place, estimate::Length, keys::Pool, price::Price, seal::Tag,
-        speed::Speed, thoughts::Memory,
+        Dialect, answers, api::place::Place, estimate::Length, guard::Guards, keys::Pool,
+        price::Price, prompt::Prompt, seal::Tag, speed::Speed, thoughts::Memory,
     },
     telemetry::{LlmMetrics, ModelMetrics},
     upstream::Upstream,
@@ -60,6 +60,7 @@ pub struct Model {
     pub whole: Duration,
     pub total: Duration,
     pub price: Option<Price>,
+    pub recall: Option<Recall>,
     pub metrics: Arc<ModelMetrics>,
     /// How long its answers are.
     pub length: Arc<Length>,
@@ -72,6 +73,21 @@ pub enum Balance {
     Weighted,
     /// The one that answers soonest, as far as is known; those without a weight never.
     LeastLatency,
+}
+
+/// How answers of a model are given again.
+pub struct Recall {
+    pub memory: Arc<answers::Memory>,
+    pub ttl: Duration,
+    /// Also to questions that mean the same.
+    pub semantic: Option<Semantic>,
+}
+
+pub struct Semantic {
+    /// Says what a text means.
+    pub model: Arc<Model>,
+    /// The cosine from which two texts mean the same.
+    pub threshold: f32,
 }
 
 /// When another try is worth it.
@@ -92,6 +108,12 @@ pub struct Llm {
     pub is_strict: bool,
     /// What models signed, for clients that do not send it back.
     pub thoughts: Arc<Memory>,
+    /// The route is the endpoint of this one.
+    pub prompt: Option<Arc<Prompt>>,
+    /// Whether what is asked and answered stands in the access log.
+    pub logs_bodies: bool,
+    /// On what is asked and answered here.
+    pub guards: Guards,
 }
 
 impl fmt::Debug for Model {

@@ -45,6 +45,7 @@ fn model(named: &[(&str, u64)], fallback: &[&str], attempts: u32, balance: Balan
         first_byte: Duration::from_secs(1),
         whole: Duration::from_secs(1),
         total: Duration::from_secs(1),
+        recall: None,
         price: None,
         metrics: Metrics::new().unwrap().llm_model("m"),
         length: Arc::default(),

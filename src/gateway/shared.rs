@@ -50,6 +50,8 @@ pub struct Shared {
     pub sealer: Arc<Sealer>,
     /// What is known of providers' keys: whether they cool down.
     pub llm_keys: Keep<llm::keys::State>,
+    /// Answers of models that are given again.
+    pub llm_answers: Keep<llm::answers::Memory>,
     /// What is known of servers of tools.
     pub mcp_servers: Keep<super::mcp::Live>,
     /// What models signed and clients may have lost.
@@ -100,6 +102,7 @@ impl Shared {
             sealer: Arc::new(Sealer::of(own_secret.expose()).map_err(|why| why.to_string())?),
             own_secret,
             llm_keys: Keep::default(),
+            llm_answers: Keep::default(),
             llm_thoughts: Arc::default(),
             mcp_servers: Keep::default(),
             tickets: tls::Tickets::default(),

@@ -1,9 +1,10 @@
 //! Large language models behind one API: what vendors say on the wire, and one typed form between them.
 //! Bytes in, bytes out: nothing here opens a connection or sees a session.
 //!
-//! `chat` is the typed form; `api` has a decoder and an encoder for each vendor; `sse`, `lines` and `outline`
-//! read streams and bodies without changing them; `seal`, `thoughts` and `names` are what a conversation has
-//! of its provider's own; `keys`, `price`, `speed` and `estimate` are what providers take, cost, need and use.
+//! `chat` is the typed form, `api` each vendor's; `sse`, `lines`, `frames` and `outline` read without changing;
+//! `seal`, `thoughts` and `names` are what a conversation has of its provider's own; `guard` looks for what may not
+//! pass, `answers` are given again; `keys`, `price`, `speed` and `estimate` are what providers take, cost, need and use.
+pub mod answers;
 pub mod api;
 pub mod chat;
 pub mod count;
@@ -14,11 +15,13 @@ pub mod failure;
 pub mod fields;
 pub mod form;
 pub mod frames;
+pub mod guard;
 pub mod keys;
 pub mod lines;
 pub mod names;
 pub mod outline;
 pub mod price;
+pub mod prompt;
 pub mod seal;
 pub mod signer;
 pub mod speed;

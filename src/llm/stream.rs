@@ -7,7 +7,7 @@ use super::{
     chat::Event,
     failure::{Failure, Kind},
     fields::Malformed,
-    outline,
+    outline, prompt,
     sse::Frame,
 };
 
@@ -128,6 +128,8 @@ pub enum Encoder {
     Anthropic(anthropic::stream::Encoder),
     Gemini(gemini::stream::Encoder),
     Ollama(ollama::stream::Encoder),
+    /// For who asks a prompt.
+    Prompt(prompt::stream::Encoder),
 }
 
 impl Encoder {
@@ -149,6 +151,7 @@ impl Encoder {
             Self::Anthropic(it) => it.push(event, out),
             Self::Gemini(it) => it.push(event, out),
             Self::Ollama(it) => it.push(event, out),
+            Self::Prompt(it) => it.push(event, out),
         }
     }
 
@@ -160,6 +163,7 @@ impl Encoder {
             Self::Anthropic(_) => (Api::Anthropic, Framing::Events, 0),
             Self::Gemini(it) => (Api::Gemini, *it.framing(), 0),
             Self::Ollama(_) => (Api::Ollama, Framing::Lines, 0),
+            Self::Prompt(it) => return it.fail(failure, out),
         };
         framing.fail(api, failure, (request_id, said), out);
     }
@@ -172,6 +176,7 @@ impl Encoder {
             Self::Anthropic(it) => it.finish(out),
             Self::Gemini(it) => it.finish(out),
             Self::Ollama(it) => it.finish(out),
+            Self::Prompt(it) => it.finish(out),
         }
     }
 }

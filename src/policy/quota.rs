@@ -201,6 +201,20 @@ impl Quota {
         Some(account.reserve_anyway(&wanted, context.now.unix))
     }
 
+    /// The same for what can be left out: nobody is told.
+    ///
+    /// # Errors
+    /// There is nothing left for it.
+    pub fn reserve_quietly(
+        &self,
+        expected: Expected,
+        context: &Context,
+    ) -> Result<Option<Reservation>, Refusal> {
+        let Some((bounds, consumer)) = self.of(context) else { return Ok(None) };
+        let account = self.accounts.of(consumer.name.as_str());
+        reserve(&account, bounds, |unit| expected.of(unit), context.now.unix).map(Some)
+    }
+
     /// As [`Reserved::Refused`], for who has waited in vain for other calls to end.
     #[must_use]
     pub fn late(&self, context: &mut Context, unix: Duration) -> Option<Rejection> {

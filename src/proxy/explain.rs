@@ -9,7 +9,7 @@ use pingora::{cache::key::CacheHashKey, http::RequestHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{admit, caching, client_addr, forward, grpc_web, mcp, record, tls, trace};
+use super::{admit, caching, client_addr, forward, grpc_web, llm, mcp, record, tls, trace};
 use crate::{
     auth::Purpose,
     cache,
@@ -24,7 +24,6 @@ use crate::{
     },
     gateway::{
         Gateway,
-        llm::{Llm, Model, Target},
         matcher::{self, Verdict},
         route::{Action, Mirror, Route},
         tls::pem,
@@ -406,9 +405,9 @@ fn act(route: &Route, context: &Context, header: &Parts, said: &mut Said) {
             said.insert("status".to_owned(), json!(respond.status.as_u16()));
             return;
         }
-        Action::Llm(llm) => {
+        Action::Llm(models) => {
             said.insert("outcome".to_owned(), json!("forwarded"));
-            said.insert("models".to_owned(), models(llm));
+            llm::explain(models, said);
             return;
         }
         Action::Mcp(hub) => {
@@ -451,23 +450,6 @@ fn lines(head: &response::Parts) -> Value {
     lines
         .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
         .collect()
-}
-
-/// Who would be asked for each model, in which order. The body of the request says which model.
-fn models(llm: &Llm) -> Value {
-    let named = |target: &Target| format!("{}/{}", target.provider.name, target.model);
-    let weighed = |it: &Target| {
-        let api = it.provider.dialect.word();
-        json!({"target": named(it), "api": api, "weight": it.weight})
-    };
-    let model = |(name, model): (&Arc<str>, &Arc<Model>)| {
-        let said = json!({
-            "targets": model.targets.iter().map(weighed).collect::<Value>(),
-            "fallback": model.fallback.iter().map(named).collect::<Value>(),
-        });
-        (name.to_string(), said)
-    };
-    Value::Object(llm.models.iter().map(model).collect())
 }
 
 /// Credentials are masked: a route may pass them on, and the output may be shown to others.

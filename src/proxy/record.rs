@@ -40,8 +40,16 @@ pub fn finish(proxy: &Proxy, session: &Session, error: Option<&Error>, exchange:
     if let Some(meter) = &mut exchange.llm {
         meter.settle();
     }
-    if proxy.calls.is_on() && exchange.forwarding.attempts > 0 {
-        note_call(proxy, exchange, status, duration);
+    if proxy.calls.is_on()
+        && let Some(meter) = &exchange.llm
+    {
+        let asked = (&**meter, exchange.forwarding.attempts);
+        let asides = meter.aside.as_ref().map(|it| (&**it, 1));
+        for asked in
+            [Some(asked).filter(|(_, attempts)| *attempts > 0), asides].into_iter().flatten()
+        {
+            note_call(proxy, exchange, asked, status, duration);
+        }
     }
     // A connection that is kept costs the endpoint nothing; the count of requests in flight ends here.
     if proxy.access_log.is_on() {
@@ -102,8 +110,13 @@ fn count(
 }
 
 /// A row of the ledger for what went to a provider.
-fn note_call(proxy: &Proxy, exchange: &Exchange, status: u16, duration: Duration) {
-    let Some(meter) = &exchange.llm else { return };
+fn note_call(
+    proxy: &Proxy,
+    exchange: &Exchange,
+    (meter, attempts): (&llm::Meter, u32),
+    status: u16,
+    duration: Duration,
+) {
     let context = &exchange.context;
     let identity = context.identity.as_ref();
     let id = context.request_id.as_ref().and_then(|it| it.to_str().ok());
@@ -115,7 +128,7 @@ fn note_call(proxy: &Proxy, exchange: &Exchange, status: u16, duration: Duration
         credential: identity.map_or("", |it| it.credential.id.as_str()).into(),
         route: exchange.route.as_ref().map(|it| it.id.clone()).unwrap_or_default(),
         status: status.into(),
-        attempts: exchange.forwarding.attempts.into(),
+        attempts: attempts.into(),
         duration_ms: llm::millis(duration),
         ..meter.call()
     });

@@ -8,9 +8,10 @@ pub use self::{
     access_log::{AccessLog, Record},
     metrics::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyMetrics, BodyOutcome,
-        CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome, HandshakeOutcome, LimitMetrics,
-        LimitOutcome, LlmMetrics, LlmOutcome, McpMetrics, McpOutcome, Metrics, MirrorMetrics,
-        MirrorOutcome, ModelMetrics, QuestionMetrics, QuestionOutcome, ReportMetrics, RouteMetrics,
-        TlsMetrics, TokenMetrics, Tokens, UpstreamMetrics,
+        CacheMetrics, CacheOutcome, ConsumerMetrics, FetchOutcome, GuardMetrics, GuardOutcome,
+        HandshakeOutcome, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome, McpMetrics,
+        McpOutcome, Metrics, MirrorMetrics, MirrorOutcome, ModelMetrics, QuestionMetrics,
+        QuestionOutcome, RecallMetrics, RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics,
+        TokenMetrics, Tokens, UpstreamMetrics,
     },
 };

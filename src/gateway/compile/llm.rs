@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc, time::Durati
 use sha2::{Digest, Sha256};
 
 use super::{
-    dialects, upstreams,
+    Source, dialects, guards, prompts, recall, upstreams,
     words::{choice_or, duration_or, name, number_or, resolve, unknown},
 };
 use crate::{
@@ -18,8 +18,10 @@ use crate::{
         Dialect,
         api::Azure,
         estimate::Length,
+        guard::Rule,
         keys::{self, Key, Pool},
         price::{Cost, Price},
+        prompt::Prompt,
         seal::Tag,
         signer::{self, Signer},
         speed::Speed,
@@ -40,19 +42,22 @@ type Upstreams = BTreeMap<Arc<str>, Arc<Upstream>>;
 pub(super) struct Models {
     pub providers: BTreeMap<Arc<str>, Arc<Provider>>,
     pub models: Map<Arc<Model>>,
+    pub prompts: Map<Arc<Prompt>>,
+    pub guards: Vec<Arc<Rule>>,
     thoughts: Arc<Memory>,
 }
 
 pub(super) fn compile(
-    raw: &raw::Config,
-    base_dir: &FilePath,
+    source: &Source<'_>,
     shared: &Shared,
     upstreams: &mut Upstreams,
     root: &Path,
     problems: &mut Problems,
 ) -> Models {
-    let thoughts = shared.llm_thoughts.clone();
-    let mut compiled = Models { providers: BTreeMap::new(), models: Map::new(), thoughts };
+    let (providers, models) = (BTreeMap::new(), Map::new());
+    let (prompts, guards, thoughts) = (Map::new(), Vec::new(), shared.llm_thoughts.clone());
+    let mut compiled = Models { providers, models, prompts, guards, thoughts };
+    let Source { raw, base_dir, kept, .. } = *source;
     let Some(raw) = &raw.llm else { return compiled };
     let at = root.key("llm");
     let none = Map::new();
@@ -65,14 +70,25 @@ pub(super) fn compile(
             compiled.providers.insert(provider.name.clone(), Arc::new(provider));
         }
     }
-    for (label, raw) in raw.models.iter().flatten() {
-        let at = at.key("models").key(label);
-        problems.keep(&at, model_name(label));
-        let scene = Scene { label, base_dir, shared, at: &at };
-        let targets = Targets { raw: raw_providers, compiled: &compiled.providers };
-        let model = scene.model(raw, &targets, problems);
-        compiled.models.insert(label.clone(), Arc::new(model));
+    // Those last that ask others what a question means.
+    let asks = |it: &&raw::LlmModel| it.cache.as_ref().is_some_and(|it| it.semantic.is_some());
+    for is_last in [false, true] {
+        let due = raw.models.iter().flatten().filter(|(_, it)| asks(it) == is_last);
+        for (label, raw) in due {
+            let at = at.key("models").key(label);
+            problems.keep(&at, model_name(label));
+            let scene = Scene { label, base_dir, shared, at: &at };
+            let targets = Targets { raw: raw_providers, compiled: &compiled.providers };
+            let mut model = scene.model(raw, &targets, problems);
+            let scene = recall::Scene { label, shared, models: &compiled.models, at: &at };
+            model.recall = raw.cache.as_ref().and_then(|it| scene.compile(it, problems));
+            compiled.models.insert(label.clone(), Arc::new(model));
+        }
     }
+    let (models, prompts_at) = (&compiled.models, at.key("prompts"));
+    let scene = prompts::Scene { models, base_dir, kept, at: &prompts_at };
+    compiled.prompts = scene.compile(raw.prompts.as_ref(), problems);
+    compiled.guards = guards::compile(raw.guards.as_deref(), shared, &at.key("guards"), problems);
     compiled
 }
 
@@ -254,6 +270,7 @@ impl Scene<'_> {
             first_byte: first_byte.min(total),
             whole: whole.min(total),
             total,
+            recall: None,
             price: raw.price.as_ref().and_then(|it| price(it, &self.at.key("price"), problems)),
             metrics: self.shared.metrics.llm_model(self.label),
         }
@@ -355,14 +372,30 @@ fn price(raw: &raw::LlmPrice, at: &Path, problems: &mut Problems) -> Option<Pric
 /// What a route has of the models.
 pub(super) fn route(
     raw: &raw::RouteLlm,
+    all: &raw::Config,
     models: &Models,
     at: &Path,
     problems: &mut Problems,
 ) -> Llm {
+    let at = &at.key("llm");
     let mut known = BTreeMap::new();
     let words = raw.models.as_deref().unwrap_or_default();
-    if words.is_empty() {
-        problems.add_with_hint(at, "`models` is missing", "write `llm: {models: [fast]}`");
+    let prompts = all.llm.as_ref().and_then(|it| it.prompts.as_ref());
+    let prompt = raw
+        .prompt
+        .as_ref()
+        .and_then(|word| prompts::chosen(word, models, prompts, &at.key("prompt"), problems));
+    if raw.models.is_none()
+        && let Some(prompt) = &prompt
+        && let Some(model) = models.models.get(&*prompt.model)
+    {
+        known.insert(model.name.clone(), model.clone());
+    }
+    if raw.prompt.is_some() && raw.models.is_some() {
+        problems.add(at, "`models` and `prompt` exclude each other: a prompt names its model");
+    } else if words.is_empty() && raw.prompt.is_none() {
+        let hint = "write `llm: {models: [fast]}` or `llm: {prompt: sentiment}`";
+        problems.add_with_hint(at, "`models` is missing", hint);
     }
     for (index, Word(word)) in words.iter().enumerate() {
         let at = at.key("models").index(index);
@@ -372,6 +405,14 @@ pub(super) fn route(
             problems.add(&at, format!("`{word}` stands in this list already"));
         }
     }
-    let thoughts = models.thoughts.clone();
-    Llm { models: known, is_strict: raw.strict.unwrap_or(false), thoughts }
+    let chosen = raw.guards.as_deref();
+    let guards = guards::chosen(chosen, &models.guards, &at.key("guards"), problems);
+    Llm {
+        models: known,
+        is_strict: raw.strict.unwrap_or(false),
+        thoughts: models.thoughts.clone(),
+        prompt,
+        logs_bodies: raw.log_bodies.unwrap_or(false),
+        guards,
+    }
 }

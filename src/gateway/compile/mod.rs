@@ -12,6 +12,7 @@ mod cors;
 mod dialects;
 mod edge;
 mod grpc_web;
+mod guards;
 mod limits;
 mod llm;
 mod logins;
@@ -21,7 +22,9 @@ mod metadata;
 mod mirror;
 mod oauth;
 mod operations;
+mod prompts;
 mod quotas;
+mod recall;
 mod routes;
 mod signature_keys;
 mod store;
@@ -164,13 +167,13 @@ fn peers(
     root: &Path,
     problems: &mut Problems,
 ) -> (BTreeMap<Arc<str>, Arc<Upstream>>, llm::Models, mcp::Servers) {
-    let Source { raw, base_dir, .. } = source;
+    let Source { raw, base_dir, .. } = *source;
     let mut upstreams = match source.kept {
         Some(kept) => kept.upstreams.clone(),
         None => upstreams::compile(raw, base_dir, shared, root, problems),
     };
     // Providers are upstreams too, and so are servers of tools.
-    let models = llm::compile(raw, base_dir, shared, &mut upstreams, root, problems);
+    let models = llm::compile(source, shared, &mut upstreams, root, problems);
     let secret_headers = access::secret_headers(raw, authenticators.by_name.values());
     let tools = mcp::compile(source, shared, &secret_headers, &mut upstreams, root, problems);
     (upstreams, models, tools)

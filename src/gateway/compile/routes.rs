@@ -12,7 +12,7 @@ use super::{
     bodies, cors, edge, grpc_web,
     limits::{self, Plans},
     llm::{self, Models},
-    logins, matches, mcp, metadata, mirror, tls, transform,
+    logins, matches, mcp, metadata, mirror, prompts, tls, transform,
     words::{name, number_or, resolve, size_or, template, unknown},
 };
 use crate::{
@@ -62,6 +62,7 @@ pub(super) fn compile(
 ) -> (Matcher, Box<[Arc<Route>]>) {
     let at = root.key("routes");
     let (mut specs, mut routes, mut ids) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut published = Vec::new();
     let raws = raw.routes.as_deref().unwrap_or_default();
     if raws.is_empty() {
         problems.add(&at, "there is no route: every request would be answered with 404");
@@ -79,6 +80,8 @@ pub(super) fn compile(
         let declared = Declared { raw, route: raw_route, id, at: &at };
         let spec = matches::spec(raw_route, &at, problems);
         if let Some(route) = declared.compile(scene, problems) {
+            let policies = || declared.policies(scene, &mut Problems::default());
+            published.extend(prompts::published(&spec, &route, policies, scene.shared));
             specs.push(spec);
             routes.push(Arc::new(route));
         }
@@ -100,7 +103,8 @@ pub(super) fn compile(
             );
         }
     }
-    for (spec, route) in scene.documents.iter().flat_map(|it| it.routes(scene)) {
+    published.extend(scene.documents.iter().flat_map(|it| it.routes(scene)));
+    for (spec, route) in published {
         specs.push(spec);
         routes.push(Arc::new(route));
     }
@@ -408,7 +412,7 @@ impl Declared<'_> {
             return self.redirect(redirect, problems);
         }
         if let Some(models) = &route.llm {
-            let models = llm::route(models, scene.models, &self.at.key("llm"), problems);
+            let models = llm::route(models, self.raw, scene.models, self.at, problems);
             return Some(Action::Llm(Arc::new(models)));
         }
         if let Some(hub) = &route.mcp {
@@ -472,8 +476,7 @@ impl Declared<'_> {
         let to = template(to, self.id, &at, problems)?;
         // Whatever a client could put there would send others where it likes.
         if !to.variables().all(Variable::is_of_target) {
-            let message = "a redirect names {scheme}, {host}, {path}, {query} and {uri} only";
-            problems.add(&at, message);
+            problems.add(&at, "a redirect names {scheme}, {host}, {path}, {query} and {uri} only");
         }
         Some(Action::Redirect(Redirect { status: StatusCode::from_u16(status).ok()?, to }))
     }

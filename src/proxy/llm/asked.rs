@@ -19,6 +19,7 @@ use crate::{
         form::{self, Form},
         names::Names,
         outline::{self, Outline},
+        prompt::Prompt,
         thoughts::Memory,
     },
 };
@@ -37,6 +38,8 @@ pub struct Asked<'a> {
     /// Whose conversations are remembered as whose.
     pub owner: &'a str,
     pub thoughts: &'a Arc<Memory>,
+    /// What the caller asks in truth: an answer goes back in its words.
+    pub prompt: Option<&'a Arc<Prompt>>,
 }
 
 /// What the body is.
@@ -122,7 +125,8 @@ impl<'a> Asked<'a> {
             }
         };
         let model = call.model.clone().or(in_body).ok_or_else(missing)?;
-        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, thoughts })
+        let prompt = None;
+        Ok(Self { call, body, shape, model, is_stream, wants_usage, owner, thoughts, prompt })
     }
 
     /// # Errors
@@ -157,6 +161,8 @@ impl<'a> Asked<'a> {
         let dialect = target.provider.dialect;
         match self.call.endpoint {
             Endpoint::Pass(_) => dialect.is_openais(),
+            // Its answer is read in any case.
+            _ if self.prompt.is_some() => false,
             _ => dialect.speaks(self.call.api),
         }
     }
@@ -268,6 +274,11 @@ impl<'a> Asked<'a> {
             _ => Ask::Chat { is_stream: self.is_stream },
         };
         target.provider.place().path(ask, &target.model)
+    }
+
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        self.body
     }
 
     /// The client's headers that mean something to a provider of its own API. None of them says who

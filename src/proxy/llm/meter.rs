@@ -5,14 +5,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::target::Spent;
+use http::HeaderValue;
+
+use super::trouble::{Spent, Trouble};
 use crate::{
     flow::clock::Now,
     gateway::llm::{Model, Target},
     limit::quota::{Reservation, Unit},
-    llm::{chat::Usage, estimate, price::Cost},
+    llm::{
+        chat::Usage,
+        estimate,
+        guard::{Found, Guards, Side},
+        price::Cost,
+    },
     store::ledger::Call,
-    telemetry::{ConsumerMetrics, Tokens, access_log::Llm},
+    telemetry::{
+        ConsumerMetrics, RecallOutcome, Tokens,
+        access_log::{BODY, Llm},
+    },
 };
 
 /// Tokens of one call, at most, whatever a provider says: sums must not run over.
@@ -34,6 +44,14 @@ pub struct Meter {
     /// Answers that are asked for at once.
     answers: u64,
     first_token: Option<Duration>,
+    /// Of a model with a cache.
+    pub recall: Option<RecallOutcome>,
+    /// What was asked of another model on the way: what the question means.
+    pub aside: Option<Box<Self>>,
+    /// What was asked and answered, of a route that logs it: the beginnings.
+    bodies: Option<Box<[Vec<u8>; 2]>>,
+    /// The guards that found something.
+    guards: Vec<String>,
     started: Instant,
     reservation: Option<Reservation>,
 }
@@ -49,6 +67,10 @@ impl Meter {
             is_free,
             answers: answers.max(1),
             first_token: None,
+            recall: None,
+            aside: None,
+            bodies: None,
+            guards: Vec::new(),
             started: Instant::now(),
             reservation: None,
         }
@@ -88,13 +110,25 @@ impl Meter {
         if self.is_free {
             return;
         }
-        let Spent { usage, said } = spent;
+        let Spent { usage, said, .. } = spent;
         let mut usage = usage.unwrap_or_default();
         if usage.input == 0 {
             usage.input = estimate::request(sent);
         }
         usage.output = usage.output.max(said.tokens());
         self.add(usage, true);
+    }
+
+    /// A target did not answer, or a guard keeps back what it said.
+    pub fn tried(&mut self, trouble: &Trouble, guards: &Guards, sent: &[u8]) {
+        if let Some(found) = trouble.blocked {
+            self.found(guards, Side::Response, found);
+        }
+        match trouble.spent {
+            Some(spent) if spent.is_whole => self.spend(spent, sent),
+            Some(spent) => self.lose(spent, sent),
+            None => {}
+        }
     }
 
     fn add(&mut self, more: Usage, is_estimated: bool) {
@@ -111,6 +145,43 @@ impl Meter {
         self.is_estimated |= is_estimated;
     }
 
+    /// What was asked is to stand in the log, and what is answered too.
+    pub fn log(&mut self, asked: &[u8]) {
+        let asked = asked.get(..BODY).unwrap_or(asked).to_vec();
+        self.bodies = Some(Box::new([asked, Vec::new()]));
+    }
+
+    /// More of the answer goes to the client.
+    pub fn said(&mut self, more: &[u8]) {
+        if let Some(bodies) = &mut self.bodies {
+            let [_, said] = &mut **bodies;
+            let room = BODY.saturating_sub(said.len());
+            said.extend_from_slice(more.get(..room).unwrap_or(more));
+        }
+    }
+
+    /// `Cache-Status` (RFC 9211); none of a model without a cache. `ttl` is what is left of an answer
+    /// that was given before.
+    pub fn cache_status(&self, ttl: Option<u64>) -> Option<HeaderValue> {
+        let ttl = ttl.unwrap_or(0);
+        let text = match self.recall? {
+            RecallOutcome::Hit => format!("tollgate; hit; ttl={ttl}"),
+            RecallOutcome::Near => format!("tollgate; hit; ttl={ttl}; detail=near"),
+            RecallOutcome::Miss => "tollgate; fwd=uri-miss".to_owned(),
+            RecallOutcome::Bypass => "tollgate; fwd=request".to_owned(),
+        };
+        HeaderValue::from_str(&text).ok()
+    }
+
+    pub fn found(&mut self, guards: &Guards, side: Side, found: Found) {
+        self.guards.extend(guards.names(found).map(|name| format!("{}:{name}", side.word())));
+    }
+
+    #[must_use]
+    pub const fn is_used(&self) -> bool {
+        self.used.is_some()
+    }
+
     #[must_use]
     pub fn cost(&self) -> Option<Cost> {
         Some(self.model.price?.of(&self.used?))
@@ -119,6 +190,10 @@ impl Meter {
     /// For the access log.
     #[must_use]
     pub fn told(&self) -> Llm<'_> {
+        let (asked, said) = match self.bodies.as_deref() {
+            Some([asked, said]) => (Some(asked.as_slice()), Some(said.as_slice())),
+            None => (None, None),
+        };
         Llm {
             model: &self.model.name,
             provider: self.provider.as_deref(),
@@ -127,12 +202,19 @@ impl Meter {
             is_estimated: self.is_estimated,
             cost: self.cost().map(|it| it.0),
             first_token: self.first_token,
+            cache: self.recall.map(RecallOutcome::word),
+            request_body: asked,
+            response_body: said,
+            guards: &self.guards,
         }
     }
 
     pub fn count(&self, consumer: &ConsumerMetrics) {
         if let Some(first) = self.first_token {
             self.model.metrics.first_token.observe(first);
+        }
+        if let Some(aside) = &self.aside {
+            aside.count(consumer);
         }
         let Some(used) = &self.used else { return };
         let counted = consumer.llm.of(&self.model.name);

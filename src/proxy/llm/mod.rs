@@ -1,14 +1,19 @@
 //! Routes that models answer: the body is read whole, a target chosen, and its answer brought to the
 //! client in the client's own language. Nothing reaches the client before a target says something, so
 //! that another can be asked in its place.
+mod answers;
 mod asked;
+mod explained;
+mod guard;
 pub(in crate::proxy) mod intake;
 pub(in crate::proxy) mod leg;
 mod meter;
+mod prompt;
 mod quota;
 mod relay;
 mod say;
 mod target;
+mod trouble;
 
 use std::{
     sync::{
@@ -19,13 +24,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-pub use self::meter::{Meter, millis};
 use self::{
+    answers::{Known, Question},
     asked::Asked,
-    target::{Ready, Spent, Trouble, Try},
+    target::{Ready, Try},
+    trouble::{Spent, Trouble},
+};
+pub use self::{
+    explained::explain,
+    meter::{Meter, millis},
 };
 use super::{exchange::Exchange, phases::Proxy, reply};
 use crate::{
@@ -37,7 +47,12 @@ use crate::{
         llm::{Course, Draw, Llm, Model, Target},
         route::Action,
     },
-    llm::{Api, Call, Endpoint, Failure, endpoint::api_of},
+    llm::{
+        Api, Call, Endpoint, Failure,
+        endpoint::api_of,
+        form,
+        guard::{Side, body::Place},
+    },
     policy::Policy,
     telemetry::LlmOutcome,
 };
@@ -47,7 +62,8 @@ static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-versio
 /// The API that this client speaks, if the route is one that models answer.
 pub fn api(session: &Session, exchange: &Exchange) -> Option<Api> {
     let route = exchange.route.as_ref()?;
-    matches!(route.action, Action::Llm(_)).then(|| api_spoken(session))
+    let is_vendors = matches!(&route.action, Action::Llm(it) if it.prompt.is_none());
+    is_vendors.then(|| api_spoken(session))
 }
 
 fn api_spoken(session: &Session) -> Api {
@@ -65,6 +81,9 @@ pub async fn serve(
     exchange: &mut Exchange,
     route: &Arc<Llm>,
 ) -> Result<()> {
+    if let Some(prompt) = &route.prompt {
+        return prompt::serve(proxy, session, exchange, route, prompt).await;
+    }
     let request = session.req_header();
     let is_anthropic = request.headers.contains_key(&ANTHROPIC_VERSION);
     let (path, query) = (request.uri.path(), request.uri.query());
@@ -94,10 +113,23 @@ pub async fn serve(
         Ok(body) => body,
         Err(rejection) => return reply::refuse(session, exchange, rejection).await,
     };
+    let kind = session.req_header().headers.get(header::CONTENT_TYPE);
+    let is_form = kind.and_then(|it| form::boundary(it.to_str().ok()?)).is_some();
+    let is_form = is_form && matches!(call.endpoint, Endpoint::Pass(_));
+    let body = (body, is_form);
+    let (body, found) = match guard::request(exchange, &route.guards, body, Place::Api).await {
+        Ok(guarded) => guarded,
+        Err(rejection) => return reply::refuse(session, exchange, rejection).await,
+    };
     let owner = exchange.context.identity.as_ref().map(|it| it.credential.clone());
     let owner = owner.as_ref().map_or("", |it| it.owner());
     match begin(&call, session.req_header(), &body, (owner, route)) {
-        Ok((asked, model)) => ask(proxy, session, exchange, route, asked, model).await,
+        Ok((asked, model)) => {
+            let mut meter = Meter::new(model.clone(), asked.is_free(), asked.answers());
+            meter.found(&route.guards, Side::Request, found);
+            exchange.llm = Some(Box::new(meter));
+            ask(proxy, session, exchange, route, asked, model).await
+        }
         Err(rejection) => reply::refuse(session, exchange, *rejection).await,
     }
 }
@@ -136,6 +168,7 @@ struct Asking<'a> {
     route: &'a Llm,
     model: &'a Model,
     headers: Vec<(HeaderName, HeaderValue)>,
+    who: guard::Who,
     deadline: Instant,
 }
 
@@ -147,15 +180,25 @@ async fn ask(
     mut asked: Asked<'_>,
     model: Arc<Model>,
 ) -> Result<()> {
-    let meter = Meter::new(model.clone(), asked.is_free(), asked.answers());
-    exchange.llm = Some(Box::new(meter));
+    if let Some(meter) = exchange.llm.as_mut().filter(|_| route.logs_bodies) {
+        meter.log(asked.body());
+    }
+    let headers = asked.passed_headers(session.req_header());
+    let heads = (&session.req_header().headers, headers.as_slice());
+    let mut question = match answers::look(proxy, exchange, route, &model, &asked, heads).await {
+        Known::Answer(kept) => return say::again(session, exchange, &kept).await,
+        Known::New(question) => Some(question),
+        Known::Nothing => None,
+    };
+    // An answer that is given again uses nothing.
     if let Err(rejection) = quota::reserve(session, exchange, &asked, &model).await? {
         return reply::refuse(session, exchange, *rejection).await;
     }
     let started = Instant::now();
     exchange.forwarding.started = Some(started);
-    let headers = asked.passed_headers(session.req_header());
-    let asking = Asking { proxy, route, model: &model, headers, deadline: started + model.total };
+    let who = guard::Who::of(exchange);
+    let deadline = started + model.total;
+    let asking = Asking { proxy, route, model: &model, headers, who, deadline };
     let (mut course, mut lost) = (Course::default(), None::<Box<Trouble>>);
     let is_stream = asked.is_stream;
     let draw = || Draw { lot: fastrand::u64(..), is_stream, now: clock::nanos(Instant::now()) };
@@ -166,9 +209,8 @@ async fn ask(
         if step.is_again {
             rest(session, exchange.forwarding.attempts, asking.deadline).await?;
         }
-        let Err(trouble) = asking.put(session, exchange, &mut asked, step.target).await? else {
-            return Ok(());
-        };
+        let put = asking.put(session, exchange, &mut asked, step.target, &mut question);
+        let Err(trouble) = put.await? else { return Ok(()) };
         let goes_on = trouble.goes_on(&model) && Instant::now() < asking.deadline;
         log::debug!("model {}: {}: {}", model.name, step.target.provider.name, trouble.cause);
         keep(&mut lost, trouble);
@@ -177,7 +219,8 @@ async fn ask(
         }
     }
     close_if_leaving(proxy, session);
-    say::lost(session, exchange, asked.call.api, lost).await
+    let api = asked.prompt.is_none().then_some(asked.call.api);
+    say::lost(session, exchange, api, lost).await
 }
 
 /// The request began when connections were still kept, perhaps minutes ago.
@@ -188,6 +231,39 @@ fn close_if_leaving(proxy: &Proxy, session: &mut Session) {
 }
 
 impl Asking<'_> {
+    /// The try, as long as the client waits for it.
+    async fn run(
+        &self,
+        session: &mut Session,
+        meter: &mut Option<Box<Meter>>,
+        attempt: &Try<'_>,
+    ) -> Result<Result<Ready, Box<Trouble>>> {
+        let (target, outgoing) = (attempt.target, attempt.outgoing);
+        let running = target.speed.begin(attempt.asked.is_stream, clock::nanos(Instant::now()));
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt.run() => outcome,
+            error = gone(session) => {
+                target.metrics.record(LlmOutcome::ClientGone);
+                // The provider works on it, and will want its money.
+                if attempt.is_sent() && let Some(meter) = meter {
+                    meter.lose(Spent::default(), outgoing.text());
+                }
+                return Err(error);
+            }
+        };
+        close_if_leaving(self.proxy, session);
+        let now = clock::nanos(Instant::now());
+        match &outcome {
+            Ok(_) => running.answered(now),
+            // A guard of ours keeps back what the target said.
+            Err(trouble) if trouble.blocked.is_some() => running.answered(now),
+            Err(trouble) if trouble.is_targets() => running.failed(now),
+            Err(_) => drop(running),
+        }
+        Ok(outcome)
+    }
+
     /// Puts it to one target, and its answer to the client.
     async fn put(
         &self,
@@ -195,6 +271,7 @@ impl Asking<'_> {
         exchange: &mut Exchange,
         asked: &mut Asked<'_>,
         target: &Target,
+        question: &mut Option<Box<Question>>,
     ) -> Result<Result<(), Box<Trouble>>> {
         let outgoing = match asked.for_target(target, self.route.is_strict) {
             Ok(outgoing) => outgoing,
@@ -212,43 +289,32 @@ impl Asking<'_> {
             asked,
             outgoing: &outgoing,
             headers: &self.headers,
+            guards: &self.route.guards,
+            who: &self.who,
             request_id: exchange.context.request_id.as_ref(),
             deadline: self.deadline,
             is_sent: AtomicBool::new(false),
         };
-        let running = target.speed.begin(asked.is_stream, clock::nanos(Instant::now()));
-        let outcome = tokio::select! {
-            biased;
-            outcome = attempt.run() => outcome,
-            error = gone(session) => {
-                target.metrics.record(LlmOutcome::ClientGone);
-                // The provider works on it, and will want its money.
-                if attempt.is_sent() && let Some(meter) = &mut exchange.llm {
-                    meter.lose(Spent::default(), outgoing.text());
-                }
-                return Err(error);
-            }
-        };
-        close_if_leaving(self.proxy, session);
-        let now = clock::nanos(Instant::now());
-        match &outcome {
-            Ok(_) => running.answered(now),
-            Err(trouble) if trouble.is_targets() => running.failed(now),
-            Err(_) => drop(running),
-        }
-        match outcome {
+        match self.run(session, &mut exchange.llm, &attempt).await? {
             Ok(Ready::Whole(whole)) => {
                 target.metrics.record(LlmOutcome::Answered);
-                say::whole(session, exchange, whole, &outgoing).await.map(Ok)
+                let guards = &self.route.guards;
+                if let Some(question) = question.take_if(|_| whole.status == 200) {
+                    let (kind, dropped) = (whole.content_type.clone(), say::dropped(&outgoing));
+                    question.keep(kind, dropped, whole.body.clone(), false);
+                }
+                say::whole(session, exchange, whole, &outgoing, guards).await.map(Ok)
             }
             Ok(Ready::Stream(relay)) => {
-                let stream = say::Stream { relay: *relay, target, deadline: self.deadline };
+                let (guards, deadline) = (&self.route.guards, self.deadline);
+                let tape = question.take().map(|it| it.tape());
+                let stream = say::Stream { relay: *relay, target, guards, tape, deadline };
                 stream.bring(self.proxy, session, exchange, &outgoing).await.map(Ok)
             }
             Err(trouble) => {
                 target.metrics.record(trouble.outcome);
-                if let (Some(spent), Some(meter)) = (trouble.spent, &mut exchange.llm) {
-                    meter.lose(spent, outgoing.text());
+                if let Some(meter) = &mut exchange.llm {
+                    meter.tried(&trouble, &self.route.guards, outgoing.text());
                 }
                 Ok(Err(trouble))
             }

@@ -11,7 +11,7 @@ use super::{asked::Asked, gone};
 use crate::{
     flow::{clock::Now, rejection::Rejection},
     gateway::{llm::Model, route::Route},
-    limit::quota::Reservation,
+    limit::quota::{Refusal, Reservation},
     llm::{chat::Usage, price::Price},
     policy::{
         Policy,
@@ -57,6 +57,27 @@ pub async fn reserve(
             hold(exchange, held);
             Ok(Ok(()))
         }
+    }
+}
+
+/// Holds what a question on the way may use, without a word to the caller: it is left out where nothing is
+/// left for it.
+///
+/// # Errors
+/// Nothing is.
+pub fn aside(
+    exchange: &Exchange,
+    asked: &Asked<'_>,
+    model: &Model,
+) -> Result<Option<Reservation>, Refusal> {
+    let Some(route) = &exchange.route else { return Ok(None) };
+    let Some(quota) = quota(route) else { return Ok(None) };
+    let expected = expected(asked, model, asked.estimate());
+    match quota.reserve_quietly(expected, &exchange.context) {
+        Err(_) if exchange.context.mode == Mode::Report => {
+            Ok(quota.reserve_anyway(expected, &exchange.context))
+        }
+        held => held,
     }
 }
 

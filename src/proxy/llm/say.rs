@@ -7,17 +7,15 @@ use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 use serde_json::{Value, json};
 
 use super::{
-    asked::Outgoing,
-    gone, refusal,
-    relay::Relay,
-    target::{Spent, Trouble, Whole},
+    answers::Tape, asked::Outgoing, gone, refusal, relay::Relay, target::Whole, trouble::Trouble,
 };
 use crate::{
     flow::rejection::{Code, Rejection},
     gateway::llm::{Llm, Model, Target},
     llm::{
         Api, Failure,
-        estimate::{self, Tally},
+        answers::Kept,
+        guard::{Guards, Side},
     },
     proxy::{
         exchange::Exchange,
@@ -27,12 +25,13 @@ use crate::{
     telemetry::LlmOutcome,
 };
 
+static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 static DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
 static ESTIMATED: HeaderName = HeaderName::from_static("x-tollgate-estimated");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
-fn dropped(outgoing: &Outgoing) -> Option<HeaderValue> {
+pub fn dropped(outgoing: &Outgoing) -> Option<HeaderValue> {
     if outgoing.dropped.is_empty() {
         return None;
     }
@@ -45,14 +44,13 @@ pub async fn whole(
     exchange: &mut Exchange,
     whole: Whole,
     outgoing: &Outgoing,
+    guards: &Guards,
 ) -> Result<()> {
     if let Some(meter) = &mut exchange.llm {
         meter.answered();
-        let said = match whole.usage {
-            Some(_) => Tally::new(),
-            None => Tally::of(estimate::answer(&whole.body)),
-        };
-        meter.spend(Spent { usage: whole.usage, said }, outgoing.text());
+        meter.spend(whole.spent(), outgoing.text());
+        meter.found(guards, Side::Response, whole.found);
+        meter.said(&whole.body);
     }
     let mut answer = Answer::new(whole.status, whole.content_type, whole.body)?;
     if let Some(names) = dropped(outgoing) {
@@ -61,6 +59,37 @@ pub async fn whole(
     if whole.is_estimate {
         answer.head.headers.insert(&ESTIMATED, HeaderValue::from_static("true"));
     }
+    mark(&mut answer.head, exchange, None);
+    answer.write(session, exchange).await
+}
+
+/// What the cache did, on the answers of a model that has one.
+fn mark(head: &mut Parts, exchange: &Exchange, ttl: Option<u64>) {
+    let status = exchange.llm.as_ref().and_then(|it| it.cache_status(ttl));
+    if let Some(status) = status {
+        head.headers.insert(&CACHE_STATUS, status);
+    }
+}
+
+/// An answer that was given before, as it was given.
+pub async fn again(session: &mut Session, exchange: &mut Exchange, kept: &Kept) -> Result<()> {
+    if let Some(meter) = &mut exchange.llm {
+        meter.said(&kept.body);
+    }
+    let now = Instant::now();
+    let age = now.saturating_duration_since(kept.at).as_secs();
+    let ttl = kept.until.saturating_duration_since(now).as_secs();
+    let mut answer = Answer::new(200, kept.content_type.clone(), kept.body.clone())?;
+    let headers = &mut answer.head.headers;
+    headers.insert(header::AGE, HeaderValue::from(age));
+    if let Some(names) = &kept.dropped {
+        headers.insert(&DROPPED, names.clone());
+    }
+    if kept.is_stream {
+        // Whoever reads a stream goes by its events, not by its length.
+        headers.insert(header::CACHE_CONTROL, NO_CACHE);
+    }
+    mark(&mut answer.head, exchange, Some(ttl));
     answer.write(session, exchange).await
 }
 
@@ -68,6 +97,9 @@ pub async fn whole(
 pub struct Stream<'a> {
     pub relay: Relay,
     pub target: &'a Target,
+    pub guards: &'a Guards,
+    /// What it is kept on, to be given again.
+    pub tape: Option<Tape>,
     pub deadline: Instant,
 }
 
@@ -86,24 +118,27 @@ impl Stream<'_> {
         }
         let head = self.head(session, exchange, outgoing)?;
         let sent = match session.write_response_header(Box::new(head), false).await {
-            Ok(()) => self.pass(session, exchange).await,
+            Ok(()) => self.pass(session, exchange, outgoing).await,
             Err(error) => Err(error),
         };
         if let Some(meter) = &mut exchange.llm {
-            let spent = Spent { usage: self.relay.usage(), said: self.relay.said() };
+            let (spent, sent_for) = (self.relay.spent(), outgoing.text());
             match &sent {
-                Ok(None) => meter.spend(spent, outgoing.text()),
-                _ => meter.lose(spent, outgoing.text()),
+                Ok(_) if spent.is_whole => meter.spend(spent, sent_for),
+                _ => meter.lose(spent, sent_for),
             }
+            meter.found(self.guards, Side::Response, self.relay.found());
         }
         self.target.metrics.record(match &sent {
             Ok(None) => LlmOutcome::Answered,
-            Ok(Some(_)) => LlmOutcome::Cut,
+            Ok(Some((outcome, _))) => *outcome,
             Err(_) => LlmOutcome::ClientGone,
         });
         match sent? {
-            Some(cause) => exchange.cause = Some(cause),
-            None => drop(self.relay.release(&proxy.connector).await),
+            Some((_, cause)) => exchange.cause = Some(cause),
+            None => {
+                drop(self.relay.release(&proxy.connector).await);
+            }
         }
         Ok(())
     }
@@ -121,6 +156,7 @@ impl Stream<'_> {
         if let Some(names) = dropped(outgoing) {
             head.headers.insert(&DROPPED, names);
         }
+        mark(&mut head, exchange, None);
         if !session.is_http2() && session.req_header().version >= Version::HTTP_11 {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -128,8 +164,13 @@ impl Stream<'_> {
         Ok(ResponseHeader::from(head))
     }
 
-    /// Until the stream ends, well or not: then why.
-    async fn pass(&mut self, session: &mut Session, exchange: &Exchange) -> Result<Option<String>> {
+    /// Until the stream ends, well or not: then how and why.
+    async fn pass(
+        &mut self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        outgoing: &Outgoing,
+    ) -> Result<Option<(LlmOutcome, String)>> {
         let deadline = tokio::time::Instant::from_std(self.deadline);
         loop {
             let next = tokio::select! {
@@ -147,9 +188,22 @@ impl Stream<'_> {
                     let last =
                         self.relay.fail(&trouble.failure, exchange.context.request_id.as_ref());
                     let cause = format!("the stream broke off: {}", trouble.cause);
-                    (Some(last), true, Some(cause))
+                    let outcome = match trouble.outcome {
+                        LlmOutcome::Blocked => LlmOutcome::Blocked,
+                        _ => LlmOutcome::Cut,
+                    };
+                    (Some(last), true, Some((outcome, cause)))
                 }
             };
+            if let Some(bytes) = &bytes {
+                self.tape.iter_mut().for_each(|it| it.push(bytes));
+                exchange.llm.iter_mut().for_each(|it| it.said(bytes));
+            }
+            // Before the client has the end of it, and asks again.
+            if let Some(tape) = self.tape.take_if(|_| is_last && cause.is_none()) {
+                let kind = HeaderValue::from_static(self.relay.media_type());
+                tape.finish(kind, dropped(outgoing));
+            }
             session.write_response_body(bytes, is_last).await.map_err(Error::into_down)?;
             if is_last {
                 return Ok(cause);
@@ -162,7 +216,7 @@ impl Stream<'_> {
 pub async fn lost(
     session: &mut Session,
     exchange: &mut Exchange,
-    api: Api,
+    api: Option<Api>,
     trouble: Option<Box<Trouble>>,
 ) -> Result<()> {
     let Some(trouble) = trouble else {
@@ -173,6 +227,9 @@ pub async fn lost(
         (LlmOutcome::Rejected, Some("parameter_unsupported")) => Some(Code::ParameterUnsupported),
         (LlmOutcome::Rejected, Some("endpoint_unsupported")) => Some(Code::EndpointUnsupported),
         (LlmOutcome::Rejected, Some("request_malformed")) => Some(Code::RequestMalformed),
+        (LlmOutcome::Blocked, Some("guard_unavailable")) => Some(Code::GuardUnavailable),
+        (LlmOutcome::Blocked, Some("answer_blocked")) => Some(Code::AnswerBlocked),
+        (LlmOutcome::Blocked, _) => Some(Code::UpstreamFailed),
         (LlmOutcome::Timeout, _) => Some(Code::UpstreamTimeout),
         (LlmOutcome::Unreachable | LlmOutcome::Malformed | LlmOutcome::KeyRefused, _) => {
             Some(Code::UpstreamFailed)
@@ -184,6 +241,9 @@ pub async fn lost(
         let rejection = refusal(code, failure).cause(&trouble.cause);
         return reply::refuse(session, exchange, rejection).await;
     }
+    let Some(api) = api else {
+        return prompt_lost(session, exchange, &trouble).await;
+    };
     exchange.cause = Some(trouble.cause);
     let status = failure.status_for(api);
     let id = exchange.context.request_id.clone();
@@ -198,6 +258,22 @@ pub async fn lost(
         answer.head.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer.write(session, exchange).await
+}
+
+/// The same for who asked a prompt: the provider's words are about a conversation that they do not see.
+async fn prompt_lost(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    trouble: &Trouble,
+) -> Result<()> {
+    let is_busy = matches!(trouble.outcome, LlmOutcome::RateLimited | LlmOutcome::NoKey);
+    let code = if is_busy { Code::UpstreamUnavailable } else { Code::UpstreamFailed };
+    let mut rejection = Rejection::new(code).cause(&trouble.cause);
+    if let Some(wait) = trouble.failure.retry_after.filter(|_| is_busy) {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        rejection = rejection.header(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    reply::refuse(session, exchange, rejection).await
 }
 
 /// An endpoint that is none.

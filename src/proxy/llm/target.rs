@@ -7,28 +7,29 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
-use pingora::{Error, ErrorType, connectors::http::Connector};
+use pingora::{Error, connectors::http::Connector};
 use serde_json::Value;
 
 use super::{
     asked::{self, Asked, Outgoing},
-    intake::is_timeout,
+    guard::{self, Who},
     leg::Leg,
     relay::Relay,
+    trouble::{Spent, Trouble, no_key},
 };
 use crate::{
     flow::clock,
     gateway::llm::{Model, Target},
     llm::{
         Dialect, Endpoint, Failure, chat, count, embed,
-        estimate::Tally,
+        estimate::{self, Tally},
         failure::seconds,
+        guard::{Found, Guards, Side, body::Walk},
         keys::{Key, Pick},
         outline, split,
         thoughts::Keeping,
         watch,
     },
-    proxy::cause,
     telemetry::LlmOutcome,
 };
 
@@ -49,17 +50,12 @@ pub struct Try<'a> {
     pub asked: &'a Asked<'a>,
     pub outgoing: &'a Outgoing,
     pub headers: &'a [(HeaderName, HeaderValue)],
+    pub guards: &'a Guards,
+    pub who: &'a Who,
     pub request_id: Option<&'a HeaderValue>,
     pub deadline: Instant,
     /// Whether all of the request went to the provider.
     pub is_sent: AtomicBool,
-}
-
-/// What an answer used, as far as it was said, and what came of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Spent {
-    pub usage: Option<chat::Usage>,
-    pub said: Tally,
 }
 
 /// What a target has to say.
@@ -75,125 +71,40 @@ pub struct Whole {
     pub usage: Option<chat::Usage>,
     /// Nobody was asked: we reckoned.
     pub is_estimate: bool,
-}
-
-/// Why a target did not answer.
-pub struct Trouble {
-    pub outcome: LlmOutcome,
-    pub failure: Failure,
-    /// For the log.
-    pub cause: String,
-    /// What the provider said, if the client can be told as it is.
-    pub said: Option<(HeaderValue, Bytes)>,
-    /// What will have to be paid for it all the same.
-    pub spent: Option<Spent>,
-    /// The status that it answered with.
-    status: Option<u16>,
+    /// What the model said, where nobody says how much that was.
+    pub said: Tally,
+    /// The guards that found something.
+    pub found: Found,
 }
 
 impl Whole {
-    const fn json(body: Bytes, usage: Option<chat::Usage>) -> Self {
-        Self { status: 200, content_type: JSON, body, usage, is_estimate: false }
-    }
-}
-
-impl Trouble {
-    fn new(outcome: LlmOutcome, failure: Failure, cause: impl Into<String>) -> Box<Self> {
-        let cause = cause.into();
-        Box::new(Self { outcome, failure, cause, said: None, spent: None, status: None })
+    pub const fn spent(&self) -> Spent {
+        Spent { usage: self.usage, said: self.said, is_whole: true }
     }
 
-    /// The client asked what cannot be asked.
-    pub fn of_client(failure: Failure) -> Box<Self> {
-        let cause = failure.message.clone();
-        Self::new(LlmOutcome::Rejected, failure, cause)
-    }
-
-    pub fn of_error(error: &Error) -> Box<Self> {
-        let cause = cause::said(error);
-        match error.etype() {
-            ErrorType::ConnectTimedout
-            | ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::SocketError
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::InvalidCert => {
-                let failure = Failure::new(502, "the provider cannot be reached");
-                Self::new(LlmOutcome::Unreachable, failure.code("upstream_failed"), cause)
-            }
-            _ if is_timeout(error) => Self::timeout(cause),
-            _ => {
-                let failure = Failure::new(502, "the provider's answer broke off");
-                Self::new(LlmOutcome::Failed, failure.code("upstream_failed"), cause)
-            }
-        }
-    }
-
-    /// What a provider says in its stream, or what is wrong with that.
-    pub fn in_stream(failure: Failure) -> Box<Self> {
-        // Of the provider's own words nothing: who knows what it repeats.
-        let cause = match failure.code.as_deref() {
-            Some("upstream_failed") => failure.message.clone(),
-            _ => format!("an error of status {} in its stream", failure.status),
-        };
-        let (status, outcome) = match failure.status {
-            // Its opinion of our key is not for the client.
-            401..=403 => return Self::malformed(cause),
-            429 => (429, LlmOutcome::RateLimited),
-            status @ 400..=499 => (status, LlmOutcome::Rejected),
-            status => (status, LlmOutcome::Failed),
-        };
-        Box::new(Self { status: Some(status), ..*Self::new(outcome, failure, cause) })
-    }
-
-    pub fn timeout(cause: impl Into<String>) -> Box<Self> {
-        let failure = Failure::new(504, "the provider did not answer in time");
-        Self::new(LlmOutcome::Timeout, failure.code("upstream_timeout"), cause)
-    }
-
-    fn malformed(cause: impl Into<String>) -> Box<Self> {
-        let failure = Failure::new(502, "the provider's answer makes no sense");
-        Self::new(LlmOutcome::Malformed, failure.code("upstream_failed"), cause)
-    }
-
-    fn spending(self: Box<Self>, spent: Option<Spent>) -> Box<Self> {
-        Box::new(Self { spent, ..*self })
-    }
-
-    /// Whether it tells of how good the target is.
-    pub const fn is_targets(&self) -> bool {
-        !matches!(self.outcome, LlmOutcome::Rejected | LlmOutcome::NoKey)
-    }
-
-    /// Whether this target cannot be asked at all, however often.
-    pub const fn is_of_client(&self) -> bool {
-        matches!(self.outcome, LlmOutcome::Rejected) && self.status.is_none()
-    }
-
-    /// Whether another target may do better.
-    pub fn goes_on(&self, model: &Model) -> bool {
-        let retry = &model.retry;
-        match self.outcome {
-            _ if self.is_of_client() => true,
-            LlmOutcome::KeyRefused | LlmOutcome::NoKey => true,
-            LlmOutcome::Timeout => retry.on_timeout,
-            LlmOutcome::Unreachable | LlmOutcome::Failed if self.status.is_none() => {
-                retry.on_connect
-            }
-            LlmOutcome::Malformed => retry.statuses.contains(&502),
-            // Another provider may know the model that this one does not.
-            _ => self.status.is_some_and(|it| it == 404 || retry.statuses.contains(&it)),
-        }
+    fn json(body: Bytes, usage: Option<chat::Usage>) -> Self {
+        let (is_estimate, said, found) = (false, Tally::new(), Found::default());
+        Self { status: 200, content_type: JSON, body, usage, is_estimate, said, found }
     }
 }
 
 impl Try<'_> {
+    /// Whether a model says something that guards look at.
+    pub fn is_guarded(&self) -> bool {
+        let says = matches!(self.asked.call.endpoint, Endpoint::Generate | Endpoint::Pass(_));
+        says && self.guards.look_at(Side::Response)
+    }
+
+    /// Whether a stream is held until all of it was shown to somebody.
+    pub fn is_held(&self) -> bool {
+        self.is_guarded() && self.guards.webhooks(Side::Response).next().is_some()
+    }
+
     /// How long to wait for the next sign of life.
     pub fn wait(&self) -> Duration {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let wait = if self.asked.is_stream { self.model.first_byte } else { self.model.whole };
+        let is_stream = self.asked.is_stream && !self.is_held();
+        let wait = if is_stream { self.model.first_byte } else { self.model.whole };
         wait.min(left).max(Duration::from_millis(1))
     }
 
@@ -283,10 +194,11 @@ impl Try<'_> {
         }
         if is_stream {
             let mut relay = Relay::new(leg, self);
-            if let Err(trouble) = relay.begin().await {
-                let spent = Spent { usage: relay.usage(), said: relay.said() };
+            if let Err(trouble) = relay.begin(self.who).await {
+                let spent = relay.spent();
                 // Of an error that a provider says, nothing is to be paid unless it says so.
-                let is_spent = spent.usage.is_some() || trouble.status.is_none();
+                let is_said = self.is_held() && spent.said.tokens() > 0;
+                let is_spent = is_said || spent.usage.is_some() || trouble.status.is_none();
                 return Err(trouble.spending(is_spent.then_some(spent)));
             }
             return Ok(Ready::Stream(Box::new(relay)));
@@ -296,8 +208,45 @@ impl Try<'_> {
         let status = leg.status;
         drop(leg.release(self.connector).await);
         let content_type = content_type.unwrap_or(JSON);
-        let whole = self.whole(status, content_type, body);
-        whole.map(Ready::Whole).map_err(|it| it.spending(Some(Spent::default())))
+        let said = body.clone();
+        let guarded = match self.is_guarded() {
+            true => self.guarded(body).await,
+            false => Ok((body, Found::default())),
+        };
+        let whole = guarded.and_then(|(body, found)| {
+            let whole = self.whole(status, content_type, body)?;
+            Ok(Whole { found, said: tally(whole.usage, &said), ..whole })
+        });
+        whole.map(Ready::Whole).map_err(|it| match it.spent {
+            Some(_) => it,
+            None => it.spending(Some(Spent::default())),
+        })
+    }
+
+    /// What the guards let pass of an answer, in the provider's words.
+    async fn guarded(&self, body: Bytes) -> Result<(Bytes, Found), Box<Trouble>> {
+        let mut walk = Walk::new(self.guards, Side::Response);
+        let guarded =
+            walk.response(&body).map_err(|_| Trouble::malformed("its answer is no JSON object"))?;
+        let mut found = walk.found;
+        let verdict = match guarded {
+            Ok(changed) => {
+                let texts = walk.texts();
+                let told = guard::ask(self.guards, Side::Response, texts, self.who, &mut found);
+                told.await.map(|()| changed)
+            }
+            Err(blocked) => Err(blocked.into()),
+        };
+        self.guards.count(Side::Response, found);
+        match verdict {
+            Ok(changed) => Ok((changed.map_or(body, Bytes::from), found)),
+            Err(stopped) => {
+                let whole = self.whole(200, JSON, body.clone()).ok();
+                let usage = whole.and_then(|it| it.usage);
+                let spent = Spent { usage, said: tally(usage, &body), is_whole: true };
+                Err(Trouble::blocked(self.guards, stopped, spent, found))
+            }
+        }
     }
 
     fn whole(
@@ -332,7 +281,7 @@ impl Try<'_> {
                         return Err(Trouble::malformed("its answer is no JSON object"));
                     }
                 };
-                Ok(Whole { status, content_type, body, usage, is_estimate: false })
+                Ok(Whole { status, content_type, ..Whole::json(body, usage) })
             }
         }
     }
@@ -351,7 +300,13 @@ impl Try<'_> {
         let keeping = Keeping::of(&response);
         keeping.finish(self.asked.thoughts, self.asked.owner, clock::nanos(Instant::now()));
         let now = clock::Now::read().unix.as_secs();
-        let body = self.asked.call.api.encode_response(&response, now);
+        let body = match self.asked.prompt {
+            Some(prompt) => prompt.answer(&response).map_err(|why| {
+                let (usage, said) = (response.usage, tally(response.usage, body));
+                Trouble::malformed(why).spending(Some(Spent { usage, said, is_whole: true }))
+            })?,
+            None => self.asked.call.api.encode_response(&response, now),
+        };
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
         Ok(Whole::json(body, response.usage))
     }
@@ -406,21 +361,19 @@ impl Try<'_> {
         // As it came only in the very shape that the client knows: Mistral has one of its own.
         let is_same = !self.outgoing.is_translated() && Failure::is_of(self.asked.call.api, &body);
         let said = content_type.filter(|_| is_same && !is_ours).map(|it| (it, body));
-        Box::new(Trouble { outcome, failure, cause, said, spent: None, status: Some(status) })
+        let (blocked, spent, status) = (None, None, Some(status));
+        Box::new(Trouble { outcome, failure, cause, said, blocked, spent, status })
     }
+}
+
+/// Of an answer as it came: what guards make of it was not paid for.
+fn tally(usage: Option<chat::Usage>, body: &[u8]) -> Tally {
+    usage.map_or_else(|| Tally::of(estimate::answer(body)), |_| Tally::new())
 }
 
 fn parsed(body: &[u8]) -> Result<Value, Box<Trouble>> {
     outline::bound(body).map_err(|why| Trouble::malformed(why.why))?;
     serde_json::from_slice(body).map_err(|_| Trouble::malformed("its answer is not JSON"))
-}
-
-fn no_key(wait: Duration) -> Box<Trouble> {
-    let mut failure = Failure::new(429, "the providers of this model are over their limits");
-    // Rounded up: a moment too early is for nothing.
-    failure.retry_after = Some(Duration::from_secs(wait.as_secs() + 1));
-    failure.code = Some("rate_limit_exceeded".to_owned());
-    Trouble::new(LlmOutcome::NoKey, failure, "every key cools down or is set aside")
 }
 
 /// Seconds, or a date.

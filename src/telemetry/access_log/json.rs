@@ -58,6 +58,18 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// A list of strings.
+    pub fn list(&mut self, key: &'static str, values: &[String], at_most: usize) {
+        self.key(key);
+        self.line.push(b'[');
+        for (index, value) in values.iter().enumerate() {
+            self.line.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
+            escape(self.line, value.as_bytes().get(..at_most).unwrap_or(value.as_bytes()));
+            self.line.push(b'"');
+        }
+        self.line.push(b']');
+    }
+
     pub fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
         push_number(self.line, value, 1);

@@ -23,7 +23,7 @@ use prometheus::IntCounter;
 
 use self::{buffer::Buffer, record::Clock};
 pub use self::{
-    record::{Llm, Mcp, Record},
+    record::{BODY, Llm, Mcp, Record},
     sink::Destination,
 };
 

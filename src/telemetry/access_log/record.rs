@@ -8,6 +8,8 @@ use super::{super::metrics::Tokens, json::Object};
 // every byte has to be escaped.
 pub(super) const LONG: usize = 8 * 1024;
 pub(super) const SHORT: usize = 1024;
+// Of bodies, where a route wants them.
+pub const BODY: usize = 16 * 1024;
 
 /// What is known about a request when it has ended. Bytes are as they came from the wire.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,13 @@ pub struct Llm<'a> {
     /// Millionths of a millionth of a dollar.
     pub cost: Option<u64>,
     pub first_token: Option<Duration>,
+    /// Whether its answer was given before.
+    pub cache: Option<&'a str>,
+    /// What was asked and answered, where the route wants it.
+    pub request_body: Option<&'a [u8]>,
+    pub response_body: Option<&'a [u8]>,
+    /// The guards that found something, with the side on which they did.
+    pub guards: &'a [String],
 }
 
 /// What a server of tools was asked. Of arguments only what tells whether they were the same.
@@ -156,6 +165,10 @@ impl Llm<'_> {
         object.truth("tokens_estimated", self.tokens.map(|_| self.is_estimated));
         object.trillionths("cost_dollars", self.cost);
         object.millis("first_token_ms", self.first_token);
+        object.bytes("cache", self.cache.map(str::as_bytes), SHORT);
+        object.list("guards", self.guards, SHORT);
+        object.bytes("request_body", self.request_body, BODY);
+        object.bytes("response_body", self.response_body, BODY);
     }
 }
 
@@ -263,11 +276,17 @@ pub mod tests {
             is_estimated: true,
             cost: Some(1_250_000),
             first_token: Some(Duration::from_millis(5)),
+            cache: Some("miss"),
+            request_body: None,
+            response_body: Some(b"{\"a\":1}"),
+            guards: &["request:cards".to_owned(), "response:bad".to_owned()],
         };
         let expected = json!({
             "model": "fast", "provider": "openai", "provider_model": "gpt", "tokens_in": 10,
             "tokens_cached": 4, "tokens_out": 7, "tokens_reasoning": 2,
             "tokens_estimated": true, "cost_dollars": 0.000_001_25, "first_token_ms": 5.0,
+            "cache": "miss", "guards": ["request:cards", "response:bad"],
+            "request_body": null, "response_body": "{\"a\":1}",
         });
         let record = Record { llm: Some(llm), ..record() };
         check(&record, "llm", &expected);
@@ -283,6 +302,7 @@ pub mod tests {
                 "model": "fast", "provider": null, "provider_model": null, "tokens_in": null,
                 "tokens_cached": null, "tokens_out": null, "tokens_reasoning": null,
                 "tokens_estimated": null, "cost_dollars": null, "first_token_ms": null,
+                "cache": null, "guards": [], "request_body": null, "response_body": null,
             }),
         );
     }

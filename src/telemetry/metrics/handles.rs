@@ -347,6 +347,44 @@ outcomes! {
         Cut = "cut";
         /// The client left first.
         ClientGone = "client_gone";
+        /// A guard kept the answer back.
+        Blocked = "blocked";
+    }
+}
+
+outcomes! {
+    /// Whether an answer of a model was given again, as the label `result`.
+    RecallOutcome counted by RecallMetrics {
+        Hit = "hit";
+        /// The question was another one that means the same.
+        Near = "near";
+        Miss = "miss";
+        /// It was not looked for.
+        Bypass = "bypass";
+    }
+}
+
+impl RecallOutcome {
+    /// The label `result`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        let labels = Self::LABELS.get(self as usize);
+        labels.and_then(|it| it.first()).copied().unwrap_or_default()
+    }
+}
+
+outcomes! {
+    /// What a guard did to a call, as the labels `on` and `result`.
+    GuardOutcome counted by GuardMetrics {
+        RequestBlocked = "request" "blocked";
+        RequestMasked = "request" "masked";
+        RequestReported = "request" "reported";
+        /// Who would have been asked did not answer.
+        RequestFailed = "request" "failed";
+        ResponseBlocked = "response" "blocked";
+        ResponseMasked = "response" "masked";
+        ResponseReported = "response" "reported";
+        ResponseFailed = "response" "failed";
     }
 }
 
@@ -453,18 +491,5 @@ impl TlsMetrics {
 
     pub fn not_swapped(&self) {
         self.swaps[1].fetch_add(1, Relaxed);
-    }
-}
-
-/// When a certificate or a revocation list is out of date, Unix time in seconds.
-pub struct ExpiryMetrics(pub(super) AtomicU64);
-
-impl ExpiryMetrics {
-    pub(super) const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    pub fn set(&self, unix: u64) {
-        self.0.store(unix, Relaxed);
     }
 }

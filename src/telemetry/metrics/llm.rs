@@ -9,7 +9,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::{
     collect::StoreReading,
     family::{Family, counter, family, gauge, histogram, number},
-    handles::{ConsumerMetrics, LlmMetrics},
+    handles::{ConsumerMetrics, GuardMetrics, LlmMetrics, RecallMetrics},
     histogram::{EXCHANGE, Histogram},
     keep::Keep,
 };
@@ -45,6 +45,18 @@ const KEY_UP: Family = Family(
     &["provider", "key"],
 );
 
+const GUARDS: Family = Family(
+    "tollgate_llm_guard_total",
+    "Calls in which a guard found something, by what it did; `failed`: a webhook did not answer.",
+    &["guard", "on", "result"],
+);
+
+const RECALL: Family = Family(
+    "tollgate_llm_cache_total",
+    "Calls of models with a cache, by whether their answer was there.",
+    &["model", "result"],
+);
+
 const LEDGER: Family = Family(
     "tollgate_llm_ledger_total",
     "Calls that the ledger has (`written`) or lost (`dropped`: the store was away for too long).",
@@ -53,8 +65,8 @@ const LEDGER: Family = Family(
 const QUEUED: Family =
     Family("tollgate_llm_ledger_queued", "Calls on their way to the ledger in the store.", &[]);
 
-pub const FAMILIES: [&Family; 8] =
-    [&TRIES, &TOKENS, &COST, &ESTIMATED, &FIRST_TOKEN, &KEY_UP, &LEDGER, &QUEUED];
+pub const FAMILIES: [&Family; 10] =
+    [&TRIES, &TOKENS, &COST, &ESTIMATED, &FIRST_TOKEN, &KEY_UP, &LEDGER, &QUEUED, &GUARDS, &RECALL];
 
 /// Of a process with a store.
 pub fn ledger(reading: &StoreReading) -> [MetricFamily; 2] {
@@ -131,11 +143,12 @@ impl Uses {
 /// One model.
 pub struct ModelMetrics {
     pub first_token: Histogram,
+    pub recall: RecallMetrics,
 }
 
 impl ModelMetrics {
     const fn new() -> Self {
-        Self { first_token: Histogram::new(&EXCHANGE) }
+        Self { first_token: Histogram::new(&EXCHANGE), recall: RecallMetrics::new() }
     }
 }
 
@@ -155,11 +168,12 @@ pub struct Cells {
     tries: Keep<(Arc<str>, Arc<str>), LlmMetrics>,
     /// By provider and key.
     keys: Keep<(Arc<str>, Arc<str>), KeyMetrics>,
+    guards: Keep<Arc<str>, GuardMetrics>,
 }
 
 impl Cells {
     pub const fn new() -> Self {
-        Self { models: Keep::new(), tries: Keep::new(), keys: Keep::new() }
+        Self { models: Keep::new(), tries: Keep::new(), keys: Keep::new(), guards: Keep::new() }
     }
 
     pub fn model(&self, name: &str) -> Arc<ModelMetrics> {
@@ -168,6 +182,10 @@ impl Cells {
 
     pub fn tries(&self, model: &str, provider: &str) -> Arc<LlmMetrics> {
         self.tries.get_or_make(&(model.into(), provider.into()), LlmMetrics::new)
+    }
+
+    pub fn guard(&self, name: &str) -> Arc<GuardMetrics> {
+        self.guards.get_or_make(&name.into(), GuardMetrics::new)
     }
 
     pub fn key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {
@@ -180,12 +198,13 @@ impl Cells {
         self.models.sweep();
         self.tries.sweep();
         self.keys.sweep();
+        self.guards.sweep();
         for (_, consumer) in consumers {
             consumer.llm.0.retain(|model| self.models.has(model));
         }
     }
 
-    pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 6] {
+    pub fn collect(&self, consumers: &[(Arc<str>, Arc<ConsumerMetrics>)]) -> [MetricFamily; 8] {
         let (mut tries, mut tokens, mut costs, mut estimated) = (vec![], vec![], vec![], vec![]);
         for ((model, provider), metrics) in self.tries.all() {
             tries.extend(metrics.counts().map(|(labels, count)| {
@@ -209,6 +228,21 @@ impl Cells {
         let keys = self.keys.all().into_iter().map(|((provider, key), metrics)| {
             gauge(&KEY_UP, &[&provider, &key], metrics.0.load(Relaxed).into())
         });
+        let mut recalls = vec![];
+        for (name, metrics) in &models {
+            // Of models without a cache there is nothing to say.
+            if metrics.recall.counts().any(|(_, count)| count > 0) {
+                recalls.extend(metrics.recall.counts().map(|(labels, count)| {
+                    counter(&RECALL, &[&[&**name], labels].concat(), number(count))
+                }));
+            }
+        }
+        let mut guards = vec![];
+        for (name, metrics) in self.guards.all() {
+            guards.extend(metrics.counts().map(|(labels, count)| {
+                counter(&GUARDS, &[&[&*name], labels].concat(), number(count))
+            }));
+        }
         [
             family(&TRIES, MetricType::COUNTER, tries),
             family(&TOKENS, MetricType::COUNTER, tokens),
@@ -216,6 +250,8 @@ impl Cells {
             family(&ESTIMATED, MetricType::COUNTER, estimated),
             family(&FIRST_TOKEN, MetricType::HISTOGRAM, firsts.collect()),
             family(&KEY_UP, MetricType::GAUGE, keys.collect()),
+            family(&GUARDS, MetricType::COUNTER, guards),
+            family(&RECALL, MetricType::COUNTER, recalls),
         ]
     }
 }

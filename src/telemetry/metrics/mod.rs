@@ -34,15 +34,16 @@ pub use self::{
     collect::StoreReading,
     handles::{
         AccessMetrics, AccessOutcome, AuthMetrics, AuthOutcome, BodyOutcome, CacheMetrics,
-        CacheOutcome, ConsumerMetrics, EndpointMetrics, ExpiryMetrics, FetchOutcome,
+        CacheOutcome, ConsumerMetrics, EndpointMetrics, FetchOutcome, GuardMetrics, GuardOutcome,
         HandshakeOutcome, KeySetMetrics, LimitMetrics, LimitOutcome, LlmMetrics, LlmOutcome,
-        McpOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, ReportMetrics,
-        RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
+        McpOutcome, MirrorMetrics, MirrorOutcome, QuestionMetrics, QuestionOutcome, RecallMetrics,
+        RecallOutcome, ReportMetrics, RouteMetrics, TlsMetrics, TokenMetrics, UpstreamMetrics,
     },
     lifecycle::{Lifecycle, UpgradeResult},
     llm::{KeyMetrics, ModelMetrics, Tokens, Use},
     mcp::McpMetrics,
     status::Method,
+    tls::ExpiryMetrics,
     traces::TraceMetrics,
 };
 use crate::flow::rejection::Code;
@@ -260,6 +261,11 @@ impl Metrics {
     /// Tries to have this provider answer for this model.
     pub fn llm_tries(&self, model: &str, provider: &str) -> Arc<LlmMetrics> {
         self.cells.llm.tries(model, provider)
+    }
+
+    /// One of the guards of what models are asked and answer.
+    pub fn guard(&self, name: &str) -> Arc<GuardMetrics> {
+        self.cells.llm.guard(name)
     }
 
     pub fn llm_key(&self, provider: &str, key: &str) -> Arc<KeyMetrics> {

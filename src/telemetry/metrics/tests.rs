@@ -32,6 +32,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     tools.called(&"search".into(), McpOutcome::Answered, Duration::from_millis(1));
     let model = metrics.llm_model("m");
     model.first_token.observe(Duration::from_millis(5));
+    model.recall.record(RecallOutcome::Hit);
     consumers[0].llm.of(&"m".into()).record(Tokens { input: 3, ..Tokens::default() });
     let endpoint = metrics.endpoint("u", "http://127.0.0.1:1");
     let (authenticator, limit) = (metrics.authenticator("api_key"), metrics.limit("gold"));
@@ -66,6 +67,7 @@ fn all() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(tools),
         Box::new(metrics.llm_tries("m", "openai")),
         Box::new(metrics.llm_key("openai", "a")),
+        Box::new(metrics.guard("cards")),
         Box::new(metrics.tls("https")),
         Box::new(metrics.certificate("https", "tls/www.pem")),
         Box::new(metrics.revocation_list("https", "tls/clients.crl")),

@@ -1,11 +1,14 @@
 //! What is counted of TLS with clients: handshakes, the files behind them, and when those are out of date.
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{
     family::{Family, counter, family, gauge, number},
-    handles::{ExpiryMetrics, TlsMetrics},
+    handles::TlsMetrics,
     keep::Keep,
 };
 
@@ -29,6 +32,19 @@ const LIST: Family = Family(
     "When the revocation list is out of date, Unix time.",
     &["listener", "crl"],
 );
+
+/// When a certificate or a revocation list is out of date, Unix time in seconds.
+pub struct ExpiryMetrics(AtomicU64);
+
+impl ExpiryMetrics {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub fn set(&self, unix: u64) {
+        self.0.store(unix, Relaxed);
+    }
+}
 
 pub const FAMILIES: [&Family; 4] = [&HANDSHAKES, &SWAPS, &CERTIFICATE, &LIST];
 

@@ -5,7 +5,7 @@ use super::{
     Scene, question,
     speech::{CACHED, INPUT, OUTPUT, THOUGHT},
 };
-use crate::support::{key, wait_until};
+use crate::support::{Response, key, wait_until};
 
 const PRICED: &str = "    priced: {targets: [{provider: openai, model: m}], price: {input: 0.25, cached_input: 0.025, output: 2.00}}
     priced-anthropic: {targets: [{provider: anthropic, model: m}], price: {input: 3, output: 15}}
@@ -49,6 +49,7 @@ fn tokens_and_costs_are_counted_by_model_and_consumer() {
             "model": "priced", "provider": "openai", "provider_model": "m", "tokens_in": INPUT,
             "tokens_cached": CACHED, "tokens_out": OUTPUT, "tokens_reasoning": THOUGHT,
             "tokens_estimated": false, "cost_dollars": 0.000_015_6, "first_token_ms": line["llm"]["first_token_ms"],
+            "cache": null, "guards": [], "request_body": null, "response_body": null,
         })
     );
     assert_eq!((&line["consumer"], &line["route"]), (&json!("acme"), &json!("keyed")));
@@ -116,4 +117,27 @@ fn a_reload_keeps_the_counts_and_a_model_that_is_gone_leaves() {
         input() == 0.0
     });
     assert_eq!(scene.chat("priced").status, 404);
+}
+
+#[test]
+fn what_is_said_stands_in_the_log_where_the_route_wants_it_and_keys_never_do() {
+    let scene = Scene::with("", ", log_bodies: true");
+    let told = |response: &Response, name: &str| {
+        assert_eq!(response.status, 200, "{}", response.text());
+        let line = scene.gateway.logged(response);
+        assert!(!line.to_string().contains("planted"), "{line}");
+        line["llm"][name].as_str().map(str::to_owned)
+    };
+    let whole = scene.chat("anthropic");
+    assert!(told(&whole, "request_body").unwrap().contains("hello"));
+    assert_eq!(told(&whole, "response_body"), Some(whole.text()));
+    let stream = scene.chat_stream("openai");
+    assert_eq!(told(&stream, "response_body"), Some(stream.text()));
+    let keyed = scene.post("/keyed/v1/chat/completions", &question("openai"));
+    let keyed = keyed.header("X-API-Key", &key("one")).send();
+    assert_eq!((told(&keyed, "request_body"), told(&keyed, "response_body")), (None, None));
+    let mut long = question("openai");
+    long["messages"][0]["content"] = json!("\u{1}".repeat(100_000));
+    let long = scene.post("/v1/chat/completions", &long).send();
+    assert_eq!(told(&long, "request_body").unwrap().len(), 16 << 10);
 }

@@ -5,11 +5,14 @@ mod checks;
 mod clients;
 mod endpoints;
 mod faults;
+mod guards;
 mod http2;
 mod ledger;
 mod matrix;
 mod metering;
+mod prompts;
 mod quotas;
+mod recall;
 mod refusals;
 mod sdks;
 mod speech;
@@ -60,6 +63,17 @@ impl Scene {
     /// With further models, and further words for the route's `llm`.
     #[track_caller]
     pub fn with(models: &str, route: &str) -> Self {
+        Self::of(models, route, "")
+    }
+
+    /// With further members of `llm`, and further routes.
+    #[track_caller]
+    pub fn with_routes(models: &str, routes: &str) -> Self {
+        Self::of(models, "", routes)
+    }
+
+    #[track_caller]
+    fn of(models: &str, route: &str, routes: &str) -> Self {
         let stubs: Vec<_> = VENDORS.into_iter().map(|it| (it, it.start())).collect();
         let (mut providers, mut all, mut names) = (String::new(), String::new(), Vec::new());
         for (vendor, stub) in &stubs {
@@ -89,13 +103,14 @@ impl Scene {
                 names.push(name);
             }
         }
-        let more = models.lines().filter(|it| it.starts_with("    ") && !it.starts_with("     "));
+        let more = models.lines().take_while(|it| it.starts_with("    "));
+        let more = more.filter(|it| !it.starts_with("     "));
         names.extend(more.map(|it| it.trim().split(':').next().unwrap().to_owned()));
         let yaml = format!(
             "consumers:\n  acme: {{api_keys: [{{id: one, hash: \"{}\"}}]}}\n\
              routes:\n  - id: open\n    match: {{paths: [/v1/*, /v1beta/*, /api/*]}}\n    public: true\n    \
              body_limit: 1MiB\n    llm: {{models: [{names}]{route}}}\n  - id: keyed\n    match: {{paths: [/keyed/*]}}\n    \
-             auth: [api_key]\n    llm: {{models: [{names}]}}\n\
+             auth: [api_key]\n    llm: {{models: [{names}]}}\n{routes}\
              llm:\n  providers:\n{providers}  models:\n{all}{models}",
             hash_of(&key("one")),
             names = names.join(", "),

@@ -334,3 +334,39 @@ fn without_the_store_it_goes_on_from_memory() {
     );
     assert_eq!(used(&gateway, 0), json!(34));
 }
+
+#[test]
+fn an_answer_that_is_given_again_uses_nothing() {
+    let again =
+        "again: {cache: {ttl: 1h}, targets: [{provider: openai, model: m}]}\n    mute: {targets";
+    let yaml = yaml(&format!("{{quotas: [{{tokens: {}, per: day}}]}}", 2 * USED), "");
+    let yaml = yaml.replace("mute: {targets", again).replace("free, mute]", "free, mute, again]");
+    let stub = Vendor::OpenAi.start();
+    let gateway = Gateway::start(&yaml, &[("STUB", &stub.url())]);
+    assert_eq!(ask(&gateway, "again").status, 200);
+    wait_used(&gateway, &json!(USED));
+    assert_eq!(ask(&gateway, "again").status, 200);
+    assert_eq!(ask(&gateway, "fast").status, 200);
+    wait_used(&gateway, &json!(2 * USED));
+    // Nothing is left, and nothing is needed.
+    assert_eq!(ask(&gateway, "again").status, 200);
+    assert_eq!(ask(&gateway, "fast").status, 429);
+    assert_eq!((used(&gateway, 0), stub.count()), (json!(2 * USED), 2));
+}
+
+#[test]
+fn what_a_guard_keeps_back_was_used_all_the_same() {
+    let guard = "{name: w, pattern: 'w\\wrld', action: block, on: [response]}";
+    let yaml = yaml("{quotas: [{tokens: 1000, per: day}]}", "");
+    let yaml = format!("{yaml}  guards: [{guard}]\n");
+    let stub = Vendor::OpenAi.start();
+    let gateway = Gateway::start(&yaml, &[("STUB", &stub.url())]);
+    let code = |response: &Response| response.json()["error"]["code"].clone();
+    assert_eq!(code(&ask(&gateway, "fast")), "answer_blocked");
+    wait_used(&gateway, &json!(USED));
+    let mut stream = question("fast");
+    stream["stream"] = json!(true);
+    assert!(!send(&gateway, "/v1/chat/completions", &stream).text().contains("rld"));
+    wait_until("what came of it is counted", || used(&gateway, 0).as_u64() > Some(USED));
+    assert_eq!(stub.count(), 2);
+}
