@@ -74,10 +74,9 @@ fn recording(exchange: &mut Exchange) -> Option<&mut Recording> {
 /// An endpoint was chosen.
 pub fn tries(exchange: &mut Exchange) {
     let began = exchange.started;
-    let Some(picked) = &exchange.forwarding.current else { return };
-    let endpoint = picked.endpoint().clone();
-    let Some(recording) = recording(exchange) else { return };
-    let EndpointAddress { host, port, .. } = &endpoint.spec().address;
+    let recording = exchange.trace.as_mut().and_then(|it| it.recording.as_deref_mut());
+    let (Some(recording), Some(picked)) = (recording, &exchange.forwarding.current) else { return };
+    let EndpointAddress { host, port, .. } = &picked.endpoint().spec().address;
     let (host, port) = match host {
         Host::Unix(path) => (path.to_string_lossy().into_owned(), 0),
         host => (host.to_string(), *port),
